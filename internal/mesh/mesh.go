@@ -1,0 +1,70 @@
+// Package mesh turns Kubernetes objects into one model of who is who: objects go in, a Mesh and the Problems of its bad
+// parts come out. It is pure: no client, no clock, no logger; the same objects in any order give the same Mesh.
+package mesh
+
+import (
+	"fmt"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Mesh is what the objects of a neighbourhood mean. Every SPIFFE ID and name in it is computed here and nowhere else.
+// It is not changed once built.
+type Mesh struct {
+	// Cluster is the cluster that the mesh is in, by the name that SPIRE's node attestor has for it.
+	Cluster ClusterID `json:"cluster"`
+	// Identities are the accepted identities, sorted by namespace and name.
+	Identities []Identity `json:"identities,omitempty"`
+	// Nodes are the nodes that need an alias in SPIRE, sorted by UID.
+	Nodes []Node `json:"nodes,omitempty"`
+}
+
+// ClusterID names a cluster within a trust domain.
+type ClusterID struct {
+	TrustDomain spiffeid.TrustDomain `json:"trustDomain"`
+	// Name is the cluster's name as SPIRE's k8s_psat node attestor has it.
+	Name string `json:"name"`
+}
+
+// Identity is a SPIFFE ID and the pods that bear it.
+type Identity struct {
+	Key types.NamespacedName `json:"key"`
+	ID  spiffeid.ID          `json:"id"`
+	// ServiceAccountName and PodLabels select the pods, in the namespace of Key.
+	ServiceAccountName string            `json:"serviceAccountName"`
+	PodLabels          map[string]string `json:"podLabels,omitempty"`
+	// X509SVIDTTL and JWTSVIDTTL are zero where the SPIRE server's default holds.
+	X509SVIDTTL metav1.Duration `json:"x509SVIDTTL,omitzero"`
+	JWTSVIDTTL  metav1.Duration `json:"jwtSVIDTTL,omitzero"`
+	DNSNames    []string        `json:"dnsNames,omitempty"`
+	Hint        string          `json:"hint,omitempty"`
+	// Nodes are the nodes that run pods of the identity, sorted by UID.
+	Nodes []Node `json:"nodes,omitempty"`
+}
+
+// Node is a node that SPIRE may issue identities on.
+type Node struct {
+	Name string    `json:"name"`
+	UID  types.UID `json:"uid"`
+	// Alias is the SPIFFE ID that stands for whatever SPIRE agent attests on this node: the parent of the node's entries.
+	Alias spiffeid.ID `json:"alias"`
+}
+
+// Problem says why a part of an object is not in the Mesh. The other parts are.
+type Problem struct {
+	// Object is the object that has to change.
+	Object types.NamespacedName `json:"object"`
+	// Condition and Reason are the condition that is not True because of it, and why (see api/v1alpha1).
+	Condition string `json:"condition"`
+	Reason    string `json:"reason"`
+	// Field is the field at fault, as in spec.path.
+	Field string `json:"field,omitempty"`
+	// Message names the field and says what to do next.
+	Message string `json:"message"`
+}
+
+func (p Problem) String() string {
+	return fmt.Sprintf("%s: %s %s: %s", p.Object, p.Condition, p.Reason, p.Message)
+}
