@@ -42,6 +42,9 @@ type Identity struct {
 	Hint        string          `json:"hint,omitempty"`
 	// Nodes are the nodes that run pods of the identity, sorted by UID.
 	Nodes []Node `json:"nodes,omitempty"`
+	// UnknownNodes are the names of nodes that run pods of the identity and that the API server does not show (yet).
+	// While there are any, it is not known which entries nobody needs any more.
+	UnknownNodes []string `json:"unknownNodes,omitempty"`
 }
 
 // Node is a node that SPIRE may issue identities on.

@@ -1,0 +1,228 @@
+package mesh
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+)
+
+// Objects are what a Mesh is built from: one key and its neighbours, as read from the API server, and what SPIRE is known
+// to hold. Order does not matter.
+type Objects struct {
+	Cluster ClusterID `json:"cluster"`
+	// Identities are the ServiceIdentities asked for and all others that want one of their SPIFFE IDs.
+	Identities []meshv1alpha1.ServiceIdentity `json:"identities,omitempty"`
+	// Namespaces are those of Identities: their annotations grant paths.
+	Namespaces []metav1.PartialObjectMetadata `json:"namespaces,omitempty"`
+	// Pods are those that run under the service accounts of Identities.
+	Pods []corev1.Pod `json:"pods,omitempty"`
+	// Nodes are those that Pods are bound to.
+	Nodes []metav1.PartialObjectMetadata `json:"nodes,omitempty"`
+	// Entries says which identities hold entries in SPIRE: the incumbents of their IDs.
+	Entries Incumbents `json:"entries,omitzero"`
+}
+
+// Incumbents are the identities that SPIRE holds entries of.
+type Incumbents struct {
+	// Unknown is true as long as nobody has read what SPIRE holds: then no rivalry can be decided.
+	Unknown bool                   `json:"unknown,omitempty"`
+	Of      []types.NamespacedName `json:"of,omitempty"`
+}
+
+// Build makes the Mesh of objects. What is wrong with a part becomes a Problem of the object that has to change; every
+// other part is in the Mesh all the same.
+func Build(objects Objects) (Mesh, []Problem) {
+	b := builder{Objects: objects, nodes: map[string]Node{}}
+	b.addNodes()
+	claims := b.claims()
+	for _, rivals := range claims {
+		b.settle(rivals)
+	}
+	slices.SortFunc(b.mesh.Identities, func(x, y Identity) int { return compareKeys(x.Key, y.Key) })
+	slices.SortFunc(b.problems, func(x, y Problem) int {
+		return cmp.Or(compareKeys(x.Object, y.Object), cmp.Compare(x.Condition, y.Condition), cmp.Compare(x.Field, y.Field))
+	})
+	b.mesh.Cluster = objects.Cluster
+	return b.mesh, b.problems
+}
+
+// Identity is the accepted identity of a ServiceIdentity.
+func (m Mesh) Identity(key types.NamespacedName) (Identity, bool) {
+	i, found := slices.BinarySearchFunc(m.Identities, key, func(identity Identity, key types.NamespacedName) int {
+		return compareKeys(identity.Key, key)
+	})
+	if !found {
+		return Identity{}, false
+	}
+	return m.Identities[i], true
+}
+
+type builder struct {
+	Objects
+	nodes    map[string]Node // by name
+	mesh     Mesh
+	problems []Problem
+}
+
+func (b *builder) addNodes() {
+	for _, object := range b.Nodes {
+		alias, err := b.Cluster.NodeAlias(object.UID)
+		if err != nil {
+			continue // the API server makes UIDs of hexadecimal digits and hyphens; its pods count as on an unknown node
+		}
+		node := Node{Name: object.Name, UID: object.UID, Alias: alias}
+		b.nodes[node.Name] = node
+		b.mesh.Nodes = append(b.mesh.Nodes, node)
+	}
+	slices.SortFunc(b.mesh.Nodes, compareNodes)
+}
+
+// claims groups the ServiceIdentities whose path is granted by the SPIFFE ID that they want, each group in a fixed order.
+func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
+	granted := map[string][]string{}
+	for _, namespace := range b.Namespaces {
+		granted[namespace.Name] = grants(namespace.Annotations[meshv1alpha1.AnnotationSPIFFEPathPrefixes])
+	}
+	claims := map[string][]*meshv1alpha1.ServiceIdentity{}
+	for i := range b.Identities {
+		object := &b.Identities[i]
+		if !object.DeletionTimestamp.IsZero() && !slices.Contains(b.Entries.Of, KeyOf(object)) {
+			continue // it is going, and nothing of it is left that would have to go first
+		}
+		if problem := b.Cluster.judgePath(object, granted[object.Namespace]); problem != nil {
+			b.problems = append(b.problems, *problem)
+			continue
+		}
+		path := Path(object)
+		claims[path] = append(claims[path], object)
+	}
+	return claims
+}
+
+// settle gives an ID to the one of its claimants that comes first, and tells the others.
+func (b *builder) settle(rivals []*meshv1alpha1.ServiceIdentity) {
+	if len(rivals) > 1 && b.Entries.Unknown {
+		for _, rival := range rivals {
+			b.problem(rival, meshv1alpha1.ReasonSyncing, "spec.path", "several ServiceIdentities want the SPIFFE ID "+
+				b.Cluster.id(Path(rival))+": who has it first is known as soon as SPIRE's entries have been read")
+		}
+		return
+	}
+	incumbents := sets.New(b.Entries.Of...)
+	slices.SortFunc(rivals, func(x, y *meshv1alpha1.ServiceIdentity) int {
+		return cmp.Or(
+			-compareBools(incumbents.Has(KeyOf(x)), incumbents.Has(KeyOf(y))),
+			x.CreationTimestamp.Compare(y.CreationTimestamp.Time),
+			compareKeys(KeyOf(x), KeyOf(y)))
+	})
+	b.mesh.Identities = append(b.mesh.Identities, b.identity(rivals[0]))
+	for _, late := range rivals[1:] {
+		b.problem(late, meshv1alpha1.ReasonIDClaimed, "spec.path", "the SPIFFE ID "+b.Cluster.id(Path(late))+
+			" belongs to ServiceIdentity "+KeyOf(rivals[0]).String()+", which had it first: delete that one, or create this one with another path")
+	}
+}
+
+func (b *builder) problem(object *meshv1alpha1.ServiceIdentity, reason, field, message string) {
+	b.problems = append(b.problems, Problem{Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: field, Message: message})
+}
+
+func (b *builder) identity(object *meshv1alpha1.ServiceIdentity) Identity {
+	identity := Identity{
+		Key:                KeyOf(object),
+		ID:                 b.Cluster.mustID(Path(object)),
+		ServiceAccountName: object.Spec.ServiceAccountName,
+		X509SVIDTTL:        metav1.Duration{Duration: object.Spec.X509SVIDTTL.Duration()},
+		JWTSVIDTTL:         metav1.Duration{Duration: object.Spec.JWTSVIDTTL.Duration()},
+		Hint:               object.Spec.Hint,
+	}
+	for _, name := range object.Spec.DNSNames {
+		identity.DNSNames = append(identity.DNSNames, string(name))
+	}
+	for key, value := range object.Spec.PodLabels {
+		if identity.PodLabels == nil {
+			identity.PodLabels = map[string]string{}
+		}
+		identity.PodLabels[key] = string(value)
+	}
+	b.place(&identity)
+	return identity
+}
+
+// place finds the nodes that run pods of the identity.
+func (b *builder) place(identity *Identity) {
+	nodes, unknown := map[types.UID]Node{}, sets.New[string]()
+	for i := range b.Pods {
+		pod := &b.Pods[i]
+		if !identity.Selects(pod) || !occupies(pod) {
+			continue
+		}
+		if node, ok := b.nodes[pod.Spec.NodeName]; ok {
+			nodes[node.UID] = node
+		} else {
+			unknown.Insert(pod.Spec.NodeName)
+		}
+	}
+	for _, node := range nodes {
+		identity.Nodes = append(identity.Nodes, node)
+	}
+	slices.SortFunc(identity.Nodes, compareNodes)
+	identity.UnknownNodes = sets.List(unknown)
+}
+
+// Selects reports whether the pod gets the identity, wherever it runs.
+func (i Identity) Selects(pod *corev1.Pod) bool {
+	if pod.Namespace != i.Key.Namespace || ServiceAccountOf(pod) != i.ServiceAccountName {
+		return false
+	}
+	for key, value := range i.PodLabels {
+		if have, ok := pod.Labels[key]; !ok || have != value {
+			return false
+		}
+	}
+	return true
+}
+
+// occupies reports whether a node runs the pod: it is bound, and its containers have not ended for good. A pod that is
+// being deleted counts: what drains needs its identity to the end.
+func occupies(pod *corev1.Pod) bool {
+	return pod.Spec.NodeName != "" && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+}
+
+// ServiceAccountOf is the service account that the pod runs under.
+func ServiceAccountOf(pod *corev1.Pod) string {
+	return cmp.Or(pod.Spec.ServiceAccountName, "default")
+}
+
+// KeyOf is the namespace and name of a ServiceIdentity.
+func KeyOf(object *meshv1alpha1.ServiceIdentity) types.NamespacedName {
+	return types.NamespacedName{Namespace: object.Namespace, Name: object.Name}
+}
+
+// Path is the path of the SPIFFE ID that a ServiceIdentity wants.
+func Path(object *meshv1alpha1.ServiceIdentity) string {
+	return cmp.Or(object.Spec.Path, DefaultPath(object.Namespace, object.Spec.ServiceAccountName))
+}
+
+func compareKeys(x, y types.NamespacedName) int {
+	return cmp.Or(strings.Compare(x.Namespace, y.Namespace), strings.Compare(x.Name, y.Name))
+}
+
+func compareNodes(x, y Node) int { return cmp.Compare(x.UID, y.UID) }
+
+func compareBools(x, y bool) int {
+	switch {
+	case x == y:
+		return 0
+	case x:
+		return 1
+	default:
+		return -1
+	}
+}
