@@ -38,6 +38,10 @@ const (
 	ReasonConflict = "Conflict"
 	// ReasonRejected (False): the SPIRE server refused an entry. The message holds its words.
 	ReasonRejected = "Rejected"
+	// ReasonDrifted (False): SPIRE was seen to hold something else than was written. It is written again by itself.
+	ReasonDrifted = "Drifted"
+	// ReasonNodeUnknown (Unknown): pods are bound to a node that the API server does not show. No entry is removed meanwhile.
+	ReasonNodeUnknown = "NodeUnknown"
 	// ReasonSPIREUnavailable (Unknown): the SPIRE server could not be reached, or did not answer. Entries stay as they are.
 	ReasonSPIREUnavailable = "SPIREUnavailable"
 	// ReasonSyncing (Unknown): the manager has not yet read through what the SPIRE server holds.

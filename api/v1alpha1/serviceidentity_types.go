@@ -5,71 +5,69 @@ import (
 )
 
 // ServiceIdentitySpec says which pods get an identity, and which one.
-// +kubebuilder:validation:XValidation:rule="has(self.path) == has(oldSelf.path) && (!has(self.path) || self.path == oldSelf.path)",message="path cannot be changed: pods would lose the SPIFFE ID that their peers know; create another ServiceIdentity and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="has(self.path) == has(oldSelf.path) && (!has(self.path) || self.path == oldSelf.path)",fieldPath=".path",message="path cannot be set, changed or removed later, for it is the SPIFFE ID that peers know: create another ServiceIdentity and delete this one when nobody uses it"
 type ServiceIdentitySpec struct {
-	// path is the path of the SPIFFE ID, from its first slash: /payment-service makes spiffe://<trust domain>/payment-service.
-	// Segments consist of letters, digits, dots, hyphens and underscores (SPIFFE-ID, section 2.2); /spire and what is below
-	// it are reserved for SPIRE. At most 1,784 bytes, so that the whole ID keeps to 2,048 with any trust domain.
-	// Unset, it is /ns/<namespace>/sa/<serviceAccountName>. Any other path has to be granted to the namespace by an
-	// administrator, with the annotation mesh.jia.app/spiffe-path-prefixes. Immutable.
+	// path is the path of the SPIFFE ID: /payments/api makes spiffe://<trust domain>/payments/api. At most 1,784 bytes, so
+	// that the whole ID keeps to 2,048; not /spire or below. Unset, it is /ns/<namespace>/sa/<serviceAccountName>. Any
+	// other path has to be granted to the namespace by an administrator, with the annotation
+	// mesh.jia.app/spiffe-path-prefixes. Immutable.
 	// +optional
-	// +kubebuilder:validation:MinLength=2
 	// +kubebuilder:validation:MaxLength=1784
-	// +kubebuilder:validation:XValidation:rule="self.matches('^(/([.]*[a-zA-Z0-9_-][a-zA-Z0-9._-]*|[.]{3,}))+$')",message="path must consist of segments like /payments/api: each a slash and letters, digits, dots, hyphens or underscores; no empty segment, no '.' or '..', no slash at the end"
-	// +kubebuilder:validation:XValidation:rule="self != '/spire' && !self.startsWith('/spire/')",message="path must not be /spire or below it: these IDs are reserved for SPIRE itself; choose another first segment"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(/([.]*[a-zA-Z0-9_-][a-zA-Z0-9._-]*|[.]{3,}))+$')",message="path must consist of segments, as in /payments/api: each a slash and then letters, digits, dots, hyphens or underscores; no empty segment, no . or .. as a segment, no slash at the end; for the default ID leave path out"
+	// +kubebuilder:validation:XValidation:rule="self != '/spire' && !self.startsWith('/spire/')",message="path must not be /spire or below it, which SPIRE keeps for itself: choose another first segment"
 	Path string `json:"path,omitempty"`
 
-	// serviceAccountName is the ServiceAccount, in the same namespace, whose pods get the identity. Immutable.
+	// serviceAccountName is the ServiceAccount, in the same namespace, whose pods get the identity. At most 253 characters.
+	// Immutable.
 	// +required
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="serviceAccountName must be the name of a ServiceAccount, for example payment-service: lower case letters, digits, hyphens and dots, with a letter or digit first, last and around each dot"
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="serviceAccountName cannot be changed: create another ServiceIdentity and delete this one when nobody uses it"
 	ServiceAccountName string `json:"serviceAccountName"`
 
-	// podLabels narrow the pods of the ServiceAccount to those that carry all of these labels. At most 16.
-	// Unset, every pod of the ServiceAccount is meant.
+	// podLabels narrow the pods of the ServiceAccount to those that carry all of these labels. At most 16, as Kubernetes
+	// has labels: keys such as app or app.kubernetes.io/name, values of at most 63 characters. Unset or empty, every pod
+	// of the ServiceAccount is meant.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.size() <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",message="a key of podLabels must be a label key, for example app or app.kubernetes.io/name"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !format.qualifiedName().validate(k).hasValue())",message="podLabels must have label keys, for example app or app.kubernetes.io/name: at most 63 letters, digits, hyphens, underscores and dots, with a letter or digit first and last; before it, if wanted, a lower case DNS name and a slash"
 	PodLabels map[string]LabelValue `json:"podLabels,omitempty"`
 
 	// x509SVIDTTL is how long an X.509 SVID of this identity is valid, from 1m to 168h, in whole seconds. SPIRE renews it
 	// at half of it and never issues one that outlives its CA. Unset, the SPIRE server's default holds.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('168h') && duration(self).getMilliseconds() % 1000 == 0",message="x509SVIDTTL must be a whole number of seconds from 1m to 168h, for example 1h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('1m') && duration(self) <= duration('168h') && duration(self).getMilliseconds() % 1000 == 0",message="x509SVIDTTL must be a whole number of seconds from 1m to 168h, for example 1h"
 	X509SVIDTTL Duration `json:"x509SVIDTTL,omitempty"`
 
 	// jwtSVIDTTL is how long a JWT SVID of this identity is valid, from 30s to 24h, in whole seconds. A token cannot be
 	// taken back: keep it short. Unset, the SPIRE server's default holds.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('30s') && duration(self) <= duration('24h') && duration(self).getMilliseconds() % 1000 == 0",message="jwtSVIDTTL must be a whole number of seconds from 30s to 24h, for example 5m"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('30s') && duration(self) <= duration('24h') && duration(self).getMilliseconds() % 1000 == 0",message="jwtSVIDTTL must be a whole number of seconds from 30s to 24h, for example 5m"
 	JWTSVIDTTL Duration `json:"jwtSVIDTTL,omitempty"`
 
 	// dnsNames are the DNS names that the X.509 SVID carries beside the SPIFFE ID, for clients that check host names. The
-	// first one is also its common name. At most 32; no wildcards.
+	// first one is also its common name. At most 32, each at most 253 characters, in lower case; no wildcards.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32
 	DNSNames []DNSName `json:"dnsNames,omitempty"`
 
 	// hint tells a workload that has several identities which one this is (SPIFFE Workload API, section 5.2.1). At most
-	// 1,024 bytes. SPIRE gives a workload only one of its identities with the same hint.
+	// 255 characters. SPIRE gives a workload only one of its identities with the same hint.
 	// +optional
-	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:MaxLength=255
 	Hint string `json:"hint,omitempty"`
 }
 
-// LabelValue is the value of a Kubernetes label.
+// LabelValue is the value of a Kubernetes label: at most 63 characters, or empty.
 // +kubebuilder:validation:MaxLength=63
-// +kubebuilder:validation:Pattern=`^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$`
+// +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",message="podLabels must have label values, for example payment: letters, digits, hyphens, underscores and dots, with a letter or digit first and last; or the empty string"
 type LabelValue string
 
-// DNSName is a DNS name in lower case, as RFC 1123 has it.
-// +kubebuilder:validation:MinLength=1
+// DNSName is a DNS name in lower case, as RFC 1123 has it: at most 253 characters.
 // +kubebuilder:validation:MaxLength=253
-// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$`
-// +kubebuilder:validation:XValidation:rule="!self.matches('(^|[.])..--')",message="a label of a DNS name must not have hyphens as its third and fourth character: SPIRE refuses it"
+// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$')",message="dnsNames must be DNS names in lower case, for example payment.example.com: labels of at most 63 letters, digits and hyphens, with a letter or digit first and last, and a dot between them; write each name out, wildcards are not allowed"
+// +kubebuilder:validation:XValidation:rule="!self.matches('(^|[.])..--')",message="dnsNames must not have two hyphens as the third and fourth character of a label, as xn--... has: SPIRE refuses all of these but correct punycode; choose another name"
 type DNSName string
 
 // ServiceIdentityStatus says what of the spec is true.
@@ -124,7 +122,7 @@ type EntryCount struct {
 // +kubebuilder:printcolumn:name="Entries",type=string,JSONPath=`.status.entries.summary`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="the name must be a DNS-1035 label of at most 52 characters: a letter, then letters, digits and hyphens, in lower case"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name must be a DNS-1035 label of at most 52 characters, for example payment-service: a lower case letter, then lower case letters, digits and hyphens, with a letter or digit last"
 type ServiceIdentity struct {
 	metav1.TypeMeta `json:",inline"`
 	// metadata is the standard object metadata. The name is a DNS-1035 label of at most 52 characters.

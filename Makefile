@@ -1,0 +1,127 @@
+# The commands of this repository; `make help` lists them. Every tool is pinned in hack/tools and built once, into a cache
+# outside the checkout; each target builds only the tools that it needs.
+SHELL := /usr/bin/env bash -o pipefail
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# BIN is where the project's own binaries go.
+BIN ?= $(CURDIR)/bin
+# IMG is the manager's image, for deploy.
+IMG ?= paymesh/manager:dev
+# CLUSTER names the local cluster that demo and e2e use.
+CLUSTER ?= paymesh
+# PARALLEL is how many packages are tested at a time; each may run an API server and a SPIRE server.
+PARALLEL ?= 2
+
+TOOLS := hack/tools/tools.sh
+PAYMESH_BIN_DIR := $(shell $(TOOLS) --dir)
+export PAYMESH_BIN_DIR
+tool = $(PAYMESH_BIN_DIR)/$(1)
+
+# What the tests without root run on, and what the cluster runs on.
+TEST_TOOLS := etcd kube-apiserver spire-server spire-agent
+CLUSTER_TOOLS := etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl \
+  containerd containerd-shim-runc-v2 ctr bridge loopback host-local portmap coredns kube-router spire-server spire-agent kustomize
+
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w'
+MODULES := . hack/cluster
+
+##@ General
+
+.PHONY: help
+help: ## List the targets.
+	@awk 'BEGIN {FS = ":.*##"; printf "Usage: make <target>\n"} \
+	  /^[a-zA-Z0-9_-]+:.*?##/ {printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2} \
+	  /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)}' $(MAKEFILE_LIST)
+
+.PHONY: tools
+tools: ## Build or fetch every pinned tool.
+	@$(TOOLS)
+
+##@ Try it
+
+.PHONY: demo
+demo: ## Start a cluster on this machine (root), deploy everything, and show what it does.
+	@hack/demo/demo.sh up $(CLUSTER)
+
+.PHONY: demo-down
+demo-down: ## Remove the demo's cluster and leave the machine as it was.
+	@hack/demo/demo.sh down $(CLUSTER)
+
+##@ Develop
+
+.PHONY: build
+build: ## Build the project's binaries into bin/.
+	@mkdir -p $(BIN)
+	@$(GO_BUILD) -o $(BIN)/ ./cmd/...
+
+.PHONY: build-cluster
+build-cluster: ## Build hack/cluster into bin/.
+	@mkdir -p $(BIN)
+	@$(GO_BUILD) -C hack/cluster -o $(BIN)/cluster .
+
+.PHONY: generate
+generate: ## Generate deep copies, CRDs and RBAC from the markers.
+	@$(TOOLS) controller-gen
+	@$(call tool,controller-gen) object:headerFile=hack/boilerplate.go.txt paths=./api/...
+	@$(call tool,controller-gen) crd:maxDescLen=400 paths=./api/... output:crd:dir=config/crd/bases
+	@$(call tool,controller-gen) rbac:roleName=paymesh-manager paths=./controllers/... output:rbac:dir=config/rbac
+
+.PHONY: manifests
+manifests: ## Check that every kustomization builds.
+	@$(TOOLS) kustomize
+	@for k in $$(git ls-files 'config/**kustomization.yaml'); do \
+	  $(call tool,kustomize) build $$(dirname $$k) >/dev/null || exit 1; done
+
+.PHONY: goldens
+goldens: ## Rewrite the golden files of internal/testdata, and delete those that no stage writes.
+	@go test ./internal/mesh ./internal/spire -update >/dev/null
+
+.PHONY: fmt
+fmt: ## Format the code.
+	@$(TOOLS) golangci-lint
+	@for m in $(MODULES); do (cd $$m && $(call tool,golangci-lint) fmt -c $(CURDIR)/.golangci.yml) || exit 1; done
+
+.PHONY: lint
+lint: ## Lint the code, with the import directions of the tree.
+	@$(TOOLS) golangci-lint
+	@for m in $(MODULES); do (cd $$m && $(call tool,golangci-lint) run -c $(CURDIR)/.golangci.yml ./...) || exit 1; done
+
+.PHONY: imports
+imports: ## Check the import directions from what is really linked.
+	@hack/verify/imports.sh
+
+.PHONY: tidy
+tidy: ## Tidy every go.mod of the project.
+	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
+
+.PHONY: verify
+verify: ## Generate, format, lint, check: then the tree is as it was, or this is red.
+	@hack/verify/verify.sh
+
+.PHONY: test
+test: ## Test without root: unit, golden, API server, SPIRE.
+	@$(TOOLS) $(TEST_TOOLS)
+	go test -p $(PARALLEL) $(TESTFLAGS) $$(go list ./... | grep -v /test/e2e)
+	cd hack/cluster && go test $(TESTFLAGS) ./...
+
+.PHONY: e2e
+e2e: ## Test on a real single-node cluster (root).
+	@hack/e2e.sh
+
+.PHONY: bench-reconcile
+bench-reconcile: ## Measure what a reconcile costs at 100 and at 10,000 identities.
+	@$(TOOLS) $(TEST_TOOLS)
+	go test -run '^$$' -bench Reconcile -benchtime 200x ./controllers/
+
+##@ Deploy
+
+.PHONY: deploy
+deploy: ## Deploy the operator to the current kubectl context, with the image IMG.
+	@$(TOOLS) kustomize
+	@hack/deploy.sh $(call tool,kustomize) $(IMG) | kubectl apply --server-side -f -
+
+.PHONY: undeploy
+undeploy: ## Remove the operator and its kinds from the current kubectl context (see the README first).
+	@$(TOOLS) kustomize
+	@$(call tool,kustomize) build config/default | kubectl delete --ignore-not-found -f -

@@ -1,0 +1,126 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"k8s.io/apimachinery/pkg/types"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/spire/client"
+	"github.com/jia-app/paymesh/internal/spire/registry"
+)
+
+// outcome is what SPIRE holds of an owner after the writes, as far as it told.
+type outcome struct {
+	state   registry.State
+	want    []spire.Entry   // the identity's own entries, without the aliases of its nodes
+	missing []spire.Entry   // of all that is wanted, what SPIRE does not hold exactly as rendered
+	failed  []client.Result // the writes that SPIRE refused
+	nodes   []mesh.Node
+	unknown []string // nodes that run the identity and that the API server does not show
+	lingers time.Duration
+}
+
+// apply makes SPIRE hold the entries of an identity, with the aliases of the nodes that they are under. It makes one RPC
+// where something is missing, and none where all is right.
+func (r *ServiceIdentityReconciler) apply(ctx context.Context, cluster mesh.ClusterID, key types.NamespacedName, identity mesh.Identity, problems []mesh.Problem) outcome {
+	outcome := outcome{state: r.SPIRE.State(), nodes: identity.Nodes, unknown: identity.UnknownNodes}
+	if !outcome.state.Synced || undecided(key, problems) {
+		return outcome
+	}
+	wanted := mesh.Mesh{Cluster: cluster, Nodes: identity.Nodes}
+	if identity.Key == key {
+		wanted.Identities = []mesh.Identity{identity}
+	}
+	want := spire.Entries(wanted)
+	plan := spire.Diff(want, r.held(identityOwner(key), identity.Nodes))
+	switch {
+	case len(identity.UnknownNodes) > 0:
+		plan.Delete = nil // whether an entry is in surplus shows only when every node of its pods is known
+	case identity.Key == key:
+		plan.Delete, outcome.lingers = r.Surplus.Due(identityOwner(key), plan.Delete)
+	default:
+		// Not accepted any more, by somebody's word: a grant was taken back. That is not put off.
+	}
+	if outcome.state.Err == nil && !plan.Empty() {
+		results, err := r.SPIRE.Apply(ctx, plan)
+		outcome.state = r.SPIRE.State()
+		if err != nil && outcome.state.Err == nil {
+			outcome.state.Err = err
+		}
+		outcome.failed = failures(results)
+	}
+	outcome.judge(want, r.held(identityOwner(key), identity.Nodes))
+	return outcome
+}
+
+// remove deletes every entry of an owner.
+func (r *ServiceIdentityReconciler) remove(ctx context.Context, owner spire.Owner) outcome {
+	outcome := outcome{state: r.SPIRE.State()}
+	if !outcome.state.Synced || outcome.state.Err != nil {
+		return outcome
+	}
+	plan := spire.Diff(nil, r.SPIRE.Of(owner))
+	if plan.Empty() {
+		return outcome
+	}
+	results, err := r.SPIRE.Apply(ctx, plan)
+	outcome.state.Err, outcome.failed = err, failures(results)
+	return outcome
+}
+
+// held is what SPIRE holds of an owner and of the nodes' aliases.
+func (r *ServiceIdentityReconciler) held(owner spire.Owner, nodes []mesh.Node) []spire.Held {
+	held := slices.Clone(r.SPIRE.Of(owner))
+	for _, node := range nodes {
+		held = append(held, r.SPIRE.Of(spire.Owner{Kind: spire.OwnerNode, NodeUID: node.UID})...)
+	}
+	return held
+}
+
+// judge compares what is wanted with what SPIRE was last seen to hold.
+func (o *outcome) judge(want []spire.Entry, held []spire.Held) {
+	left := spire.Diff(want, held)
+	o.missing = append(left.Create, left.Update...)
+	for _, entry := range want {
+		if len(o.nodes) > 0 && slices.ContainsFunc(o.nodes, func(n mesh.Node) bool { return entry.ParentID == n.Alias.String() }) {
+			o.want = append(o.want, entry)
+		}
+	}
+}
+
+// count is how many of the identity's own entries SPIRE holds.
+func (o *outcome) count() *meshv1alpha1.EntryCount {
+	missing := 0
+	for _, entry := range o.missing {
+		if slices.ContainsFunc(o.want, func(w spire.Entry) bool { return w.ID == entry.ID }) {
+			missing++
+		}
+	}
+	count := &meshv1alpha1.EntryCount{Wanted: int32(len(o.nodes)), Registered: int32(len(o.want) - missing)} //nolint:gosec // a cluster has fewer nodes
+	count.Summary = fmt.Sprintf("%d/%d", count.Registered, count.Wanted)
+	return count
+}
+
+// refused reports whether SPIRE answered and said no to a part.
+func (o *outcome) refused() bool { return len(o.failed) > 0 }
+
+// settled reports whether SPIRE answered, and said yes to everything.
+func (o *outcome) settled() bool { return o.state.Synced && o.state.Err == nil && !o.refused() }
+
+func failures(results []client.Result) []client.Result {
+	return slices.DeleteFunc(slices.Clone(results), func(result client.Result) bool { return result.Code == codes.OK })
+}
+
+// undecided reports whether it is not known yet if the identity is accepted: then nothing of it is written or removed.
+func undecided(key types.NamespacedName, problems []mesh.Problem) bool {
+	return slices.ContainsFunc(problems, func(p mesh.Problem) bool {
+		return p.Object == key && p.Reason == meshv1alpha1.ReasonSyncing
+	})
+}

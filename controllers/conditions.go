@@ -1,0 +1,176 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire"
+	spireclient "github.com/jia-app/paymesh/internal/spire/client"
+)
+
+const (
+	// maxNamed is how many nodes or entries a message names before it only counts.
+	maxNamed = 10
+	// maxMessage keeps what others say (SPIRE's error texts) well within the 32,768 bytes of a condition's message.
+	maxMessage = 4096
+)
+
+// setAccepted says whether the model took the identity up, and if not, why.
+func setAccepted(object *meshv1alpha1.ServiceIdentity, accepted bool, problems []mesh.Problem) {
+	condition := metav1.Condition{
+		Type: meshv1alpha1.ConditionAccepted, Status: metav1.ConditionTrue,
+		Reason: meshv1alpha1.ReasonAccepted, Message: "the SPIFFE ID is granted to the namespace, and nobody else has it",
+	}
+	for _, problem := range problems {
+		if accepted || problem.Object != mesh.KeyOf(object) {
+			continue
+		}
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, problem.Reason, problem.Message
+		if problem.Reason == meshv1alpha1.ReasonSyncing {
+			condition.Status = metav1.ConditionUnknown
+		}
+	}
+	set(&object.Status.Conditions, object.Generation, condition)
+}
+
+// setRegistered says whether SPIRE holds every entry that the identity needs, and if not, what stands in the way.
+func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcome) {
+	condition := metav1.Condition{Type: meshv1alpha1.ConditionRegistered, Status: metav1.ConditionUnknown}
+	switch {
+	case o.state.Err != nil:
+		condition.Reason = meshv1alpha1.ReasonSPIREUnavailable
+		condition.Message = "the SPIRE server does not answer; its entries stay as they are, and this is tried again by itself: " + o.state.Err.Error()
+	case !o.state.Synced:
+		condition.Reason, condition.Message = meshv1alpha1.ReasonSyncing, "the manager is reading what the SPIRE server holds"
+	case !accepted:
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, meshv1alpha1.ReasonNotAccepted, "nothing is registered: see the condition Accepted"
+	case o.refused():
+		condition.Status = metav1.ConditionFalse
+		condition.Reason, condition.Message = refusal(o.failed)
+	case len(o.unknown) > 0:
+		condition.Reason = meshv1alpha1.ReasonNodeUnknown
+		condition.Message = "pods are bound to nodes that the API server does not show: " + names(o.unknown)
+	case len(o.missing) > 0:
+		// SPIRE took the write, and was seen to hold something else since: the audit has already asked for another look.
+		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDrifted
+		condition.Message = "the SPIRE server does not hold as rendered: " + names(entryIDs(o.missing))
+	case len(o.nodes) == 0:
+		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonNoPods
+		condition.Message = "no pod of service account " + object.Spec.ServiceAccountName + " that the identity selects is bound to a node: no entry is needed yet"
+	default:
+		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonRegistered
+		condition.Message = "the SPIRE server holds the entries for " + names(nodeNames(o.nodes))
+	}
+	set(&object.Status.Conditions, object.Generation, condition)
+}
+
+// setDeleting says why a deleted identity is still there.
+func setDeleting(object *meshv1alpha1.ServiceIdentity, o outcome) {
+	condition := metav1.Condition{Type: meshv1alpha1.ConditionRegistered, Status: metav1.ConditionUnknown}
+	switch {
+	case o.refused():
+		condition.Reason, condition.Message = refusal(o.failed)
+	case o.state.Err != nil:
+		condition.Reason = meshv1alpha1.ReasonSPIREUnavailable
+		condition.Message = "the object goes when its entries are deleted, and the SPIRE server does not answer; if it is gone for good, remove the finalizer " +
+			meshv1alpha1.FinalizerEntries + " by hand: " + o.state.Err.Error()
+	default:
+		condition.Reason, condition.Message = meshv1alpha1.ReasonSyncing, "the object goes when its entries are deleted; the manager is reading what the SPIRE server holds"
+	}
+	set(&object.Status.Conditions, object.Generation, condition)
+}
+
+// setReady derives Ready from the conditions of the given types: True where all are; else as the first that is False, or
+// failing that, the first that is not known.
+func setReady(conditions *[]metav1.Condition, generation int64, types ...string) {
+	ready := metav1.Condition{Type: meshv1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: meshv1alpha1.ReasonReady, Message: "every other condition is True"}
+	for _, t := range types {
+		other := meta.FindStatusCondition(*conditions, t)
+		if other == nil {
+			other = &metav1.Condition{Type: t, Status: metav1.ConditionUnknown, Reason: meshv1alpha1.ReasonSyncing, Message: "not known yet"}
+		}
+		worse := other.Status == metav1.ConditionFalse && ready.Status != metav1.ConditionFalse ||
+			other.Status == metav1.ConditionUnknown && ready.Status == metav1.ConditionTrue
+		if worse {
+			ready.Status, ready.Reason, ready.Message = other.Status, other.Reason, other.Message
+		}
+	}
+	set(conditions, generation, ready)
+}
+
+// refusal words the writes that SPIRE refused. An entry of somebody else's in the way comes first: the user can act on it.
+func refusal(failed []spireclient.Result) (reason, message string) {
+	for _, result := range failed {
+		if other := result.Conflict; other != nil {
+			return meshv1alpha1.ReasonConflict, fmt.Sprintf(
+				"SPIRE holds the entry %s of somebody else's with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be made: delete that one, and this one follows by itself",
+				other.ID, other.ParentID, other.SPIFFEID, strings.Join(other.Selectors, " "), result.ID)
+		}
+	}
+	first := failed[0]
+	return meshv1alpha1.ReasonRejected, fmt.Sprintf("the SPIRE server refused %d of the entries; of %s it says %s: %s", len(failed), first.ID, first.Code, first.Message)
+}
+
+// report writes the status where it changed, and an event for each condition that turned.
+func (r *ServiceIdentityReconciler) report(ctx context.Context, before, object *meshv1alpha1.ServiceIdentity) error {
+	if equality.Semantic.DeepEqual(before.Status, object.Status) {
+		return nil
+	}
+	if err := r.Client.Status().Patch(ctx, object.DeepCopy(), client.MergeFrom(before)); err != nil {
+		return client.IgnoreNotFound(fmt.Errorf("report the status of ServiceIdentity %s: %w", mesh.KeyOf(object), err))
+	}
+	for _, condition := range object.Status.Conditions {
+		was := meta.FindStatusCondition(before.Status.Conditions, condition.Type)
+		if condition.Type == meshv1alpha1.ConditionReady || was != nil && was.Status == condition.Status && was.Reason == condition.Reason {
+			continue
+		}
+		kind := corev1.EventTypeNormal
+		if condition.Status == metav1.ConditionFalse || condition.Reason == meshv1alpha1.ReasonSPIREUnavailable {
+			kind = corev1.EventTypeWarning
+		}
+		r.Events.Eventf(object, nil, kind, condition.Reason, condition.Type, "%s", condition.Message)
+	}
+	return nil
+}
+
+// set sets a condition, with the generation that it speaks of and a message of bounded length.
+func set(conditions *[]metav1.Condition, generation int64, condition metav1.Condition) {
+	condition.ObservedGeneration = generation
+	if len(condition.Message) > maxMessage {
+		condition.Message = strings.ToValidUTF8(condition.Message[:maxMessage], "") + " ..."
+	}
+	meta.SetStatusCondition(conditions, condition)
+}
+
+// names lists names for a message: the first few, and how many more there are.
+func names(list []string) string {
+	if more := len(list) - maxNamed; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:maxNamed], ", "), more)
+	}
+	return strings.Join(list, ", ")
+}
+
+func entryIDs(entries []spire.Entry) []string {
+	ids := make([]string, len(entries))
+	for i := range entries {
+		ids[i] = entries[i].ID
+	}
+	return ids
+}
+
+func nodeNames(nodes []mesh.Node) []string {
+	list := make([]string, len(nodes))
+	for i := range nodes {
+		list[i] = nodes[i].Name
+	}
+	return list
+}

@@ -1,0 +1,70 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/spire/registry"
+)
+
+// NodeReconciler makes SPIRE hold an alias for each node, so that it is there before the first pod needs it, and takes
+// the alias away some time after the node is gone.
+type NodeReconciler struct {
+	Client  client.Client
+	Cluster mesh.ClusterID
+	SPIRE   *registry.Registry
+	Surplus *Surplus
+}
+
+// Reconcile brings the alias of the node with the UID that req names in line with it.
+func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	owner := spire.Owner{Kind: spire.OwnerNode, NodeUID: types.UID(req.Name)}
+	if state := r.SPIRE.State(); !state.Synced || state.Err != nil {
+		return ctrl.Result{}, nil // the registry wakes every node when it has read SPIRE's entries, or SPIRE is back
+	}
+	nodes := &metav1.PartialObjectMetadataList{}
+	nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
+	if err := r.Client.List(ctx, nodes, client.MatchingFields{byUID: req.Name}); err != nil {
+		return ctrl.Result{}, fmt.Errorf("find the Node with UID %s: %w", req.Name, err)
+	}
+	m, _ := mesh.Build(mesh.Objects{Cluster: r.Cluster, Nodes: nodes.Items})
+	plan := spire.Diff(spire.Entries(m), r.SPIRE.Of(owner))
+	var result ctrl.Result
+	plan.Delete, result.RequeueAfter = r.Surplus.Due(owner, plan.Delete)
+	if plan.Empty() {
+		return result, nil
+	}
+	results, err := r.SPIRE.Apply(ctx, plan)
+	if err != nil {
+		log.FromContext(ctx).Info("the alias of a node has to wait for SPIRE", "reason", err.Error())
+		return ctrl.Result{}, nil
+	}
+	for _, failed := range failures(results) {
+		err := fmt.Errorf("SPIRE refused the alias %s of the node with UID %s: %s: %s", failed.ID, req.Name, failed.Code, failed.Message)
+		return ctrl.Result{}, err
+	}
+	return result, nil
+}
+
+// SetupWithManager registers the controller and what wakes it: nodes that come or go, and SPIRE.
+func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	t := triggers{client: mgr.GetClient(), cluster: r.Cluster}
+	byUID := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, node client.Object) []ctrl.Request {
+		return []ctrl.Request{nodeRequest(node.GetUID())}
+	})
+	return ctrl.NewControllerManagedBy(mgr).Named("node").
+		WatchesMetadata(&corev1.Node{}, byUID, builder.WithPredicates(comesOrGoes)).
+		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerNode)).
+		Complete(r)
+}

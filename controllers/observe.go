@@ -1,0 +1,132 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+)
+
+// The indexes by which a key's neighbours are found, so that what a reconcile reads does not grow with the cluster.
+const (
+	byServiceAccount = "spec.serviceAccountName" // Pods and ServiceIdentities
+	byNode           = "spec.nodeName"           // Pods
+	bySPIFFEPath     = "spiffePath"              // ServiceIdentities
+	byUID            = "metadata.uid"            // Nodes
+)
+
+// IndexFields adds the indexes of this package to the manager's cache. Call it once, before the manager starts.
+func IndexFields(ctx context.Context, mgr ctrl.Manager) error {
+	for _, index := range []struct {
+		object client.Object
+		field  string
+		value  func(client.Object) string
+	}{
+		{&corev1.Pod{}, byServiceAccount, func(o client.Object) string { return mesh.ServiceAccountOf(o.(*corev1.Pod)) }},
+		{&corev1.Pod{}, byNode, func(o client.Object) string { return o.(*corev1.Pod).Spec.NodeName }},
+		{&meshv1alpha1.ServiceIdentity{}, byServiceAccount, func(o client.Object) string {
+			return o.(*meshv1alpha1.ServiceIdentity).Spec.ServiceAccountName
+		}},
+		{&meshv1alpha1.ServiceIdentity{}, bySPIFFEPath, func(o client.Object) string { return mesh.Path(o.(*meshv1alpha1.ServiceIdentity)) }},
+		{metadataOf("Node"), byUID, func(o client.Object) string { return string(o.GetUID()) }},
+	} {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, index.object, index.field, func(o client.Object) []string {
+			return []string{index.value(o)}
+		}); err != nil {
+			return fmt.Errorf("index %T by %s: %w", index.object, index.field, err)
+		}
+	}
+	return nil
+}
+
+// StripPod is the cache's transform for Pods: of each it keeps only what decides who runs where.
+func StripPod(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil // a tombstone
+	}
+	return &corev1.Pod{
+		TypeMeta: pod.TypeMeta,
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+			Labels: pod.Labels, DeletionTimestamp: pod.DeletionTimestamp,
+		},
+		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName, ServiceAccountName: pod.Spec.ServiceAccountName},
+		Status: corev1.PodStatus{Phase: pod.Status.Phase},
+	}, nil
+}
+
+// observe reads a ServiceIdentity's neighbourhood: its rivals, their namespaces, its pods and their nodes, and who of
+// them holds entries. What cannot be read is an error: an unreadable world is not an empty one.
+func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1alpha1.ServiceIdentity) (mesh.Objects, error) {
+	objects := mesh.Objects{Cluster: r.Cluster}
+	rivals := &meshv1alpha1.ServiceIdentityList{}
+	if err := r.Client.List(ctx, rivals, client.MatchingFields{bySPIFFEPath: mesh.Path(object)}); err != nil {
+		return objects, fmt.Errorf("list the ServiceIdentities with the path %s: %w", mesh.Path(object), err)
+	}
+	objects.Identities = append(objects.Identities, *object)
+	for _, rival := range rivals.Items {
+		if mesh.KeyOf(&rival) != mesh.KeyOf(object) {
+			objects.Identities = append(objects.Identities, rival)
+		}
+	}
+	objects.Entries.Unknown = !r.SPIRE.State().Synced
+	namespaces := sets.New[string]()
+	for i := range objects.Identities {
+		key := mesh.KeyOf(&objects.Identities[i])
+		namespaces.Insert(key.Namespace)
+		if len(r.SPIRE.Of(identityOwner(key))) > 0 {
+			objects.Entries.Of = append(objects.Entries.Of, key)
+		}
+	}
+	for name := range namespaces {
+		namespace := metadataOf("Namespace")
+		if err := r.Client.Get(ctx, client.ObjectKey{Name: name}, namespace); err != nil {
+			return objects, fmt.Errorf("read Namespace %s, which says what paths are granted: %w", name, err)
+		}
+		objects.Namespaces = append(objects.Namespaces, *namespace)
+	}
+	return objects, r.observePods(ctx, object, &objects)
+}
+
+// observePods adds the pods of the identity's service account and the nodes that they are bound to. A node that the
+// cache does not show is left out, and the model says so.
+func (r *ServiceIdentityReconciler) observePods(ctx context.Context, object *meshv1alpha1.ServiceIdentity, objects *mesh.Objects) error {
+	pods := &corev1.PodList{}
+	if err := r.Client.List(ctx, pods, client.InNamespace(object.Namespace), client.MatchingFields{byServiceAccount: object.Spec.ServiceAccountName}); err != nil {
+		return fmt.Errorf("list the Pods of service account %s/%s: %w", object.Namespace, object.Spec.ServiceAccountName, err)
+	}
+	objects.Pods = pods.Items
+	names := sets.New[string]()
+	for i := range pods.Items {
+		if name := pods.Items[i].Spec.NodeName; name != "" {
+			names.Insert(name)
+		}
+	}
+	for name := range names {
+		node := metadataOf("Node")
+		if err := r.Client.Get(ctx, client.ObjectKey{Name: name}, node); err != nil {
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			return fmt.Errorf("read Node %s: %w", name, err)
+		}
+		objects.Nodes = append(objects.Nodes, *node)
+	}
+	return nil
+}
+
+// metadataOf is an empty object of a core kind of which only the metadata is read, watched and kept.
+func metadataOf(kind string) *metav1.PartialObjectMetadata {
+	object := &metav1.PartialObjectMetadata{}
+	object.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
+	return object
+}

@@ -1,0 +1,144 @@
+// Package controllers reconciles the kinds of mesh.jia.app: it reads a key and its neighbours (observe.go), has pure
+// code decide, writes what came out (apply.go) and reports what is true (conditions.go). One file a kind.
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/spire/registry"
+)
+
+// identityWorkers reconcile that many ServiceIdentities at a time: enough to hide a SPIRE write of some milliseconds
+// behind others, few enough for a server with one writer.
+const identityWorkers = 4
+
+// +kubebuilder:rbac:groups=mesh.jia.app,resources=serviceidentities,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=mesh.jia.app,resources=serviceidentities/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=namespaces;nodes;pods,verbs=get;list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// ServiceIdentityReconciler makes SPIRE hold the entries of each ServiceIdentity.
+type ServiceIdentityReconciler struct {
+	Client  client.Client
+	Cluster mesh.ClusterID
+	SPIRE   *registry.Registry
+	// Surplus keeps entries for a grace time after the last pod has left their node.
+	Surplus *Surplus
+	Events  events.EventRecorder
+	// RetryInterval is how long to wait before an entry that SPIRE refused, or that somebody else's stands in the way
+	// of, is tried again: nothing tells when that ends.
+	RetryInterval time.Duration
+}
+
+// Reconcile brings what SPIRE holds of one ServiceIdentity in line with it.
+func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Result, err error) {
+	object := &meshv1alpha1.ServiceIdentity{}
+	if err := r.Client.Get(ctx, req.NamespacedName, object); err != nil {
+		r.Surplus.Forget(identityOwner(req.NamespacedName))
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !object.DeletionTimestamp.IsZero() {
+		return r.finalize(ctx, object)
+	}
+	if err := r.ensureFinalizer(ctx, object); err != nil {
+		return ctrl.Result{}, err
+	}
+	before := object.DeepCopy()
+	defer func() { err = errors.Join(err, r.report(ctx, before, object)) }()
+
+	objects, err := r.observe(ctx, object)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	m, problems := mesh.Build(objects)
+	identity, accepted := m.Identity(req.NamespacedName)
+	outcome := r.apply(ctx, m.Cluster, req.NamespacedName, identity, problems)
+
+	object.Status.SPIFFEID = r.Cluster.IDOf(object)
+	object.Status.ObservedGeneration = object.Generation
+	object.Status.Entries = outcome.count()
+	setAccepted(object, accepted, problems)
+	setRegistered(object, accepted, outcome)
+	setReady(&object.Status.Conditions, object.Generation, meshv1alpha1.ConditionAccepted, meshv1alpha1.ConditionRegistered)
+	return r.result(outcome), nil
+}
+
+// result turns an outcome into when to look again: a refused entry after a while, a lingering one when its grace ends.
+// While SPIRE is away nothing is tried: the registry tells when it is back.
+func (r *ServiceIdentityReconciler) result(outcome outcome) ctrl.Result {
+	after := outcome.lingers
+	if outcome.refused() && (after == 0 || r.RetryInterval < after) {
+		after = r.RetryInterval
+	}
+	return ctrl.Result{RequeueAfter: after}
+}
+
+// finalize removes the entries of a deleted ServiceIdentity from SPIRE, and only then lets it go.
+func (r *ServiceIdentityReconciler) finalize(ctx context.Context, object *meshv1alpha1.ServiceIdentity) (_ ctrl.Result, err error) {
+	if !controllerutil.ContainsFinalizer(object, meshv1alpha1.FinalizerEntries) {
+		return ctrl.Result{}, nil
+	}
+	before := object.DeepCopy()
+	owner := identityOwner(mesh.KeyOf(object))
+	outcome := r.remove(ctx, owner)
+	if !outcome.settled() {
+		setDeleting(object, outcome)
+		setReady(&object.Status.Conditions, object.Generation, meshv1alpha1.ConditionAccepted, meshv1alpha1.ConditionRegistered)
+		return r.result(outcome), r.report(ctx, before, object)
+	}
+	r.Surplus.Forget(owner)
+	controllerutil.RemoveFinalizer(object, meshv1alpha1.FinalizerEntries)
+	if err := r.Client.Patch(ctx, object, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
+		return ctrl.Result{}, fmt.Errorf("drop the finalizer of ServiceIdentity %s: %w", owner.Identity, err)
+	}
+	return ctrl.Result{}, nil
+}
+
+// ensureFinalizer sees to it that the object cannot go before its entries, ahead of the first of them.
+func (r *ServiceIdentityReconciler) ensureFinalizer(ctx context.Context, object *meshv1alpha1.ServiceIdentity) error {
+	before := object.DeepCopy()
+	if !controllerutil.AddFinalizer(object, meshv1alpha1.FinalizerEntries) {
+		return nil
+	}
+	// The lock keeps the patch, which replaces the whole list, from undoing somebody else's finalizer.
+	if err := r.Client.Patch(ctx, object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+		return fmt.Errorf("add the finalizer to ServiceIdentity %s: %w", mesh.KeyOf(object), err)
+	}
+	return nil
+}
+
+// SetupWithManager registers the controller and what wakes it: the objects themselves, their rivals, their pods, the
+// nodes and namespaces of these, and SPIRE.
+func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	t := triggers{client: mgr.GetClient(), cluster: r.Cluster}
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&meshv1alpha1.ServiceIdentity{}). // every update: a status or a finalizer changed by hand is put right too
+		Watches(&meshv1alpha1.ServiceIdentity{}, handler.EnqueueRequestsFromMapFunc(t.rivals), builder.WithPredicates(comesOrGoes)).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOfPod), builder.WithPredicates(placementChanges)).
+		WatchesMetadata(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOnNode), builder.WithPredicates(comesOrGoes)).
+		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(t.identitiesInNamespace), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
+		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerIdentity)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: identityWorkers}).
+		Complete(r)
+}
+
+func identityOwner(key types.NamespacedName) spire.Owner {
+	return spire.Owner{Kind: spire.OwnerIdentity, Identity: key}
+}

@@ -1,0 +1,56 @@
+package controllers
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
+
+	"github.com/jia-app/paymesh/internal/spire"
+)
+
+// Surplus keeps the entries that nobody needs any more for a grace time, so that a pod which comes back to its node finds
+// its entry as it was: no write, and no wait for the agent's next sync. What it remembers is when it first saw that an
+// entry was surplus; a manager that starts anew counts again from zero, which only ever keeps an entry longer.
+type Surplus struct {
+	Grace time.Duration
+	Clock clock.PassiveClock
+
+	mu    sync.Mutex
+	since map[spire.Owner]map[string]time.Time
+}
+
+// Due splits an owner's surplus entries into those whose grace is over and the time until the next one's is; zero where
+// none lingers. An entry that is not in surplus any more is forgotten, and starts from zero another time.
+func (s *Surplus) Due(owner spire.Owner, surplus []string) (due []string, lingers time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, before, after := s.Clock.Now(), s.since[owner], map[string]time.Time{}
+	for _, id := range surplus {
+		first, known := before[id]
+		if !known {
+			first = now
+		}
+		after[id] = first
+		left := s.Grace - now.Sub(first)
+		if left <= 0 {
+			due = append(due, id)
+		} else if lingers == 0 || left < lingers {
+			lingers = left
+		}
+	}
+	if s.since == nil {
+		s.since = map[spire.Owner]map[string]time.Time{}
+	}
+	if s.since[owner] = after; len(after) == 0 {
+		delete(s.since, owner)
+	}
+	return due, lingers
+}
+
+// Forget drops what is remembered of an owner that is gone.
+func (s *Surplus) Forget(owner spire.Owner) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.since, owner)
+}

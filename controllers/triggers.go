@@ -1,0 +1,146 @@
+package controllers
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/spire/registry"
+)
+
+// triggers says which keys an event concerns. It reads the cache only, by index.
+type triggers struct {
+	client  client.Client
+	cluster mesh.ClusterID
+}
+
+// rivals are the other ServiceIdentities that want the same SPIFFE ID: one coming or going decides about them.
+func (t triggers) rivals(ctx context.Context, object client.Object) []ctrl.Request {
+	identity, ok := object.(*meshv1alpha1.ServiceIdentity)
+	if !ok {
+		return nil
+	}
+	var others []ctrl.Request
+	for _, request := range t.identities(ctx, client.MatchingFields{bySPIFFEPath: mesh.Path(identity)}) {
+		if request.NamespacedName != mesh.KeyOf(identity) {
+			others = append(others, request)
+		}
+	}
+	return others
+}
+
+func (t triggers) identitiesOfPod(ctx context.Context, object client.Object) []ctrl.Request {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return nil
+	}
+	return t.identities(ctx, client.InNamespace(pod.Namespace), client.MatchingFields{byServiceAccount: mesh.ServiceAccountOf(pod)})
+}
+
+// identitiesOnNode are those of the pods that are bound to the node: they may have been waiting for it to be known.
+func (t triggers) identitiesOnNode(ctx context.Context, node client.Object) []ctrl.Request {
+	pods := &corev1.PodList{}
+	if err := t.client.List(ctx, pods, client.MatchingFields{byNode: node.GetName()}); err != nil {
+		log.FromContext(ctx).Error(err, "cannot list the pods of a node", "node", node.GetName())
+		return nil
+	}
+	var requests []ctrl.Request
+	for i := range pods.Items {
+		requests = append(requests, t.identitiesOfPod(ctx, &pods.Items[i])...) // the queue drops doubles
+	}
+	return requests
+}
+
+func (t triggers) identitiesInNamespace(ctx context.Context, namespace client.Object) []ctrl.Request {
+	return t.identities(ctx, client.InNamespace(namespace.GetName()))
+}
+
+func (t triggers) identities(ctx context.Context, opts ...client.ListOption) []ctrl.Request {
+	list := &meshv1alpha1.ServiceIdentityList{}
+	// The list comes from memory: it fails only where the program is wrong (an index that nobody added).
+	if err := t.client.List(ctx, list, append(opts, client.UnsafeDisableDeepCopy)...); err != nil {
+		log.FromContext(ctx).Error(err, "cannot list ServiceIdentities that an event concerns")
+		return nil
+	}
+	requests := make([]ctrl.Request, len(list.Items))
+	for i := range list.Items {
+		requests[i].NamespacedName = mesh.KeyOf(&list.Items[i])
+	}
+	return requests
+}
+
+func (t triggers) nodes(ctx context.Context) []ctrl.Request {
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
+	if err := t.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		log.FromContext(ctx).Error(err, "cannot list the nodes")
+		return nil
+	}
+	requests := make([]ctrl.Request, len(list.Items))
+	for i := range list.Items {
+		requests[i] = nodeRequest(list.Items[i].UID)
+	}
+	return requests
+}
+
+// drift wakes the owner of an entry that is not as it was left in SPIRE, and everybody when SPIRE comes or goes.
+// It puts keys straight into the queue: nothing that the registry tells can be lost on the way.
+func (t triggers) drift(spireEntries *registry.Registry, kind spire.OwnerKind) source.Source {
+	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
+		spireEntries.Notify(func(owner spire.Owner) {
+			switch {
+			case owner.Kind != kind:
+			case kind == spire.OwnerNode:
+				queue.Add(nodeRequest(owner.NodeUID))
+			default:
+				queue.Add(ctrl.Request{NamespacedName: owner.Identity})
+			}
+		}, func() {
+			everybody := t.identities
+			if kind == spire.OwnerNode {
+				everybody = func(ctx context.Context, _ ...client.ListOption) []ctrl.Request { return t.nodes(ctx) }
+			}
+			for _, request := range everybody(ctx) {
+				queue.Add(request)
+			}
+		})
+		return nil
+	})
+}
+
+// nodeRequest is the key of a node: its UID, since a node that comes back under the same name is another one to SPIRE.
+func nodeRequest(uid types.UID) ctrl.Request {
+	return ctrl.Request{NamespacedName: types.NamespacedName{Name: string(uid)}}
+}
+
+// updatesWhere lets through every creation and deletion, and the updates that pass.
+func updatesWhere(pass func(event.UpdateEvent) bool) predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: pass}
+}
+
+// comesOrGoes lets through that an object was created, is being deleted, is gone, or was replaced by another of its name.
+var comesOrGoes = updatesWhere(func(e event.UpdateEvent) bool {
+	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
+		e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
+})
+
+// placementChanges lets through what changes who runs where: most updates of a Pod do not.
+var placementChanges = updatesWhere(func(e event.UpdateEvent) bool {
+	before, ok := e.ObjectOld.(*corev1.Pod)
+	after, ok2 := e.ObjectNew.(*corev1.Pod)
+	return !ok || !ok2 || before.Spec.NodeName != after.Spec.NodeName || before.Status.Phase != after.Status.Phase ||
+		before.Spec.ServiceAccountName != after.Spec.ServiceAccountName || !labels.Equals(before.Labels, after.Labels)
+})
