@@ -1,0 +1,139 @@
+// Package spire renders the registration entries that a Mesh needs and compares them with what a SPIRE server holds: a
+// mesh.Mesh goes in, entries come out; wanted and held entries go in, a Plan comes out. It is pure: no client, no clock,
+// no logger.
+package spire
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/jia-app/paymesh/internal/mesh"
+)
+
+// operatorSVIDTTL is how long the manager's own SVID lives: its agent renews it at half of that, and a copy that leaked
+// can command the SPIRE server for that long.
+const operatorSVIDTTL = time.Hour
+
+// Entry is a registration entry as paymesh renders and compares it. An entry is not changed once made.
+type Entry struct {
+	// ID is the entry ID (see ParseEntryID).
+	ID       string `json:"id"`
+	SPIFFEID string `json:"spiffeID"`
+	ParentID string `json:"parentID"`
+	// Selectors are type:value, sorted, each of them once.
+	Selectors []string `json:"selectors"`
+	// X509SVIDTTL and JWTSVIDTTL are in seconds; zero is the server's default.
+	X509SVIDTTL int32 `json:"x509SVIDTTL,omitzero"`
+	JWTSVIDTTL  int32 `json:"jwtSVIDTTL,omitzero"`
+	// DNSNames are in the order of the spec: the first one becomes the SVID's common name.
+	DNSNames []string `json:"dnsNames,omitempty"`
+	Hint     string   `json:"hint,omitempty"`
+	// FederatesWith are names of trust domains, sorted, without spiffe://.
+	FederatesWith []string `json:"federatesWith,omitempty"`
+	// Admin, Downstream, StoreSVID and ExpiresAt (seconds since 1970, zero is never) are not set by paymesh; they are
+	// here so that an entry in which somebody else set them is seen to differ.
+	Admin      bool  `json:"admin,omitzero"`
+	Downstream bool  `json:"downstream,omitzero"`
+	StoreSVID  bool  `json:"storeSVID,omitzero"`
+	ExpiresAt  int64 `json:"expiresAt,omitzero"`
+}
+
+// Held is an entry as a SPIRE server holds it.
+type Held struct {
+	Entry `json:",inline"`
+	// Revision rises by one with each update of the entry, also with one that changes nothing.
+	Revision int64 `json:"revision,omitzero"`
+	// CreatedAt is in seconds since 1970.
+	CreatedAt int64 `json:"createdAt,omitzero"`
+}
+
+// Equal reports whether nothing that paymesh renders differs. Selectors and trust domains are sets, kept sorted; the
+// order of DNS names counts, since it decides the common name.
+func (e Entry) Equal(other Entry) bool {
+	return e.ID == other.ID && e.SPIFFEID == other.SPIFFEID && e.ParentID == other.ParentID &&
+		slices.Equal(e.Selectors, other.Selectors) &&
+		e.X509SVIDTTL == other.X509SVIDTTL && e.JWTSVIDTTL == other.JWTSVIDTTL &&
+		slices.Equal(e.DNSNames, other.DNSNames) && e.Hint == other.Hint &&
+		slices.Equal(e.FederatesWith, other.FederatesWith) &&
+		e.Admin == other.Admin && e.Downstream == other.Downstream && e.StoreSVID == other.StoreSVID &&
+		e.ExpiresAt == other.ExpiresAt
+}
+
+// Entries renders the alias of every node of m and, for each identity, an entry on each of its nodes; sorted by ID.
+// A node whose UID no entry ID can hold gets none: the API server makes UIDs of hexadecimal digits and hyphens.
+func Entries(m mesh.Mesh) []Entry {
+	var entries []Entry
+	for _, node := range m.Nodes {
+		entries = appendOwned(entries, m.Cluster.Name, Owner{Kind: OwnerNode, NodeUID: node.UID}, alias(m.Cluster, node))
+	}
+	for _, identity := range m.Identities {
+		for _, node := range identity.Nodes {
+			entries = appendOwned(entries, m.Cluster.Name, Owner{Kind: OwnerIdentity, Identity: identity.Key}, onNode(m.Cluster, identity, node))
+		}
+	}
+	sortByID(entries)
+	return entries
+}
+
+// Bootstrap renders what the manager's own identity hangs on: an alias for all agents of the cluster, and under it the
+// entry of the manager, by its namespace and service account.
+func Bootstrap(cluster mesh.ClusterID, operator types.NamespacedName) []Entry {
+	entries := []Entry{
+		{
+			ID: clusterAliasID(cluster.Name), SPIFFEID: cluster.ClusterAlias().String(), ParentID: serverID(cluster),
+			Selectors: []string{"k8s_psat:cluster:" + cluster.Name},
+		},
+		{
+			ID: operatorID(cluster.Name), SPIFFEID: cluster.OperatorID().String(), ParentID: cluster.ClusterAlias().String(),
+			Selectors:   []string{"k8s:ns:" + operator.Namespace, "k8s:sa:" + operator.Name},
+			X509SVIDTTL: int32(operatorSVIDTTL / time.Second),
+		},
+	}
+	sortByID(entries)
+	return entries
+}
+
+// alias is the entry by which whatever agent attests on the node has the node's alias, whatever the agent's own ID is.
+func alias(cluster mesh.ClusterID, node mesh.Node) Entry {
+	return Entry{
+		ID: nodeAliasID(cluster.Name, node.UID), SPIFFEID: node.Alias.String(), ParentID: serverID(cluster),
+		Selectors: []string{"k8s_psat:agent_node_uid:" + string(node.UID), "k8s_psat:cluster:" + cluster.Name},
+	}
+}
+
+func onNode(cluster mesh.ClusterID, identity mesh.Identity, node mesh.Node) Entry {
+	selectors := []string{"k8s:ns:" + identity.Key.Namespace, "k8s:sa:" + identity.ServiceAccountName}
+	for key, value := range identity.PodLabels {
+		selectors = append(selectors, "k8s:pod-label:"+key+":"+value)
+	}
+	slices.Sort(selectors)
+	return Entry{
+		ID: identityID(cluster.Name, identity.Key, node.UID), SPIFFEID: identity.ID.String(), ParentID: node.Alias.String(),
+		Selectors:   selectors,
+		X509SVIDTTL: seconds(identity.X509SVIDTTL), JWTSVIDTTL: seconds(identity.JWTSVIDTTL),
+		DNSNames: slices.Clone(identity.DNSNames), Hint: identity.Hint,
+	}
+}
+
+// appendOwned appends an entry whose ID reads back as its owner's. Any other would be written and then be found again as
+// somebody else's, or as nobody's.
+func appendOwned(entries []Entry, cluster string, owner Owner, entry Entry) []Entry {
+	if read, ok := ParseEntryID(cluster, entry.ID); !ok || read != owner {
+		return entries
+	}
+	return append(entries, entry)
+}
+
+// seconds cannot overflow: the schema allows a week at most.
+func seconds(d metav1.Duration) int32 { return int32(d.Duration / time.Second) } //nolint:gosec // see above
+
+// serverID is the parent of entries that agents are matched with (SPIRE calls them node entries).
+func serverID(cluster mesh.ClusterID) string { return cluster.TrustDomain.IDString() + "/spire/server" }
+
+func sortByID(entries []Entry) {
+	slices.SortFunc(entries, func(x, y Entry) int { return strings.Compare(x.ID, y.ID) })
+}

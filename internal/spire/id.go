@@ -1,0 +1,86 @@
+package spire
+
+import (
+	"regexp"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+const (
+	// idPrefix marks the entries of paymesh, and the version of the scheme of their IDs.
+	idPrefix = "pm1"
+	// The last part of the IDs of the entries that have no object.
+	operatorPart, nodesPart = "operator", "nodes"
+	// nodePart stands before the UID in the ID of a node alias.
+	nodePart = "node"
+	// maxIDBytes is SPIRE's limit. The longest ID of ours that the API server's names and UIDs can make has 221.
+	maxIDBytes = 255
+	// maxNameLength is that of a ServiceIdentity's name.
+	maxNameLength = 52
+)
+
+// nodeUID is what a node's UID may consist of: no dot, which separates the parts of an entry ID.
+var nodeUID = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
+
+// OwnerKind is the kind of what an entry is there for.
+type OwnerKind string
+
+const (
+	// OwnerIdentity is a ServiceIdentity, on one of its nodes.
+	OwnerIdentity OwnerKind = "Identity"
+	// OwnerNode is a Node: its alias.
+	OwnerNode OwnerKind = "Node"
+	// OwnerBootstrap is the bootstrap container beside spire-server, which keeps the manager's own identity.
+	OwnerBootstrap OwnerKind = "Bootstrap"
+)
+
+// Owner is what an entry is there for. It is comparable: two entries with the same Owner belong to the same object.
+type Owner struct {
+	Kind OwnerKind
+	// Identity is the namespace and name of the ServiceIdentity, where Kind is OwnerIdentity.
+	Identity types.NamespacedName
+	// NodeUID is the UID of the Node, where Kind is OwnerNode. An identity's entries on all its nodes have one Owner.
+	NodeUID types.UID
+}
+
+// ParseEntryID reads who owns an entry from its ID; false where the ID is not one that paymesh makes for the cluster with
+// exactly this name: then the entry is somebody else's, and nobody's business here. The IDs are
+//
+//	pm1.<cluster>.<namespace>.<name>.<node UID>  an identity on a node
+//	pm1.<cluster>.node.<node UID>                the alias of a node
+//	pm1.<cluster>.nodes, pm1.<cluster>.operator  the alias of all nodes, and the manager
+//
+// No part holds a dot, and each form has its own number of parts, so an ID has one reading.
+func ParseEntryID(cluster, id string) (Owner, bool) {
+	parts := strings.Split(id, ".")
+	if len(id) > maxIDBytes || len(parts) < 3 || parts[0] != idPrefix || parts[1] != cluster {
+		return Owner{}, false
+	}
+	switch parts = parts[2:]; len(parts) {
+	case 1:
+		return Owner{Kind: OwnerBootstrap}, parts[0] == operatorPart || parts[0] == nodesPart
+	case 2:
+		owner := Owner{Kind: OwnerNode, NodeUID: types.UID(parts[1])}
+		return owner, parts[0] == nodePart && nodeUID.MatchString(parts[1])
+	case 3:
+		owner := Owner{Kind: OwnerIdentity, Identity: types.NamespacedName{Namespace: parts[0], Name: parts[1]}}
+		valid := len(validation.IsDNS1123Label(parts[0])) == 0 &&
+			len(validation.IsDNS1035Label(parts[1])) == 0 && len(parts[1]) <= maxNameLength && nodeUID.MatchString(parts[2])
+		return owner, valid
+	}
+	return Owner{}, false
+}
+
+func identityID(cluster string, key types.NamespacedName, node types.UID) string {
+	return strings.Join([]string{idPrefix, cluster, key.Namespace, key.Name, string(node)}, ".")
+}
+
+func nodeAliasID(cluster string, node types.UID) string {
+	return strings.Join([]string{idPrefix, cluster, nodePart, string(node)}, ".")
+}
+
+func clusterAliasID(cluster string) string { return idPrefix + "." + cluster + "." + nodesPart }
+
+func operatorID(cluster string) string { return idPrefix + "." + cluster + "." + operatorPart }
