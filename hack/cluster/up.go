@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/jia-app/paymesh/hack/cluster/internal/cgroup"
+	"github.com/jia-app/paymesh/hack/cluster/internal/machine"
+	"github.com/jia-app/paymesh/hack/cluster/internal/node"
+	"github.com/jia-app/paymesh/hack/cluster/internal/proc"
+	"github.com/jia-app/paymesh/hack/cluster/internal/state"
+)
+
+// followInterval is how often `up` looks whether the node has got further.
+const followInterval = 50 * time.Millisecond
+
+func up(ctx context.Context, o options, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("up", flag.ContinueOnError)
+	var wanted list
+	flags.Var(&wanted, "forward", "lead a port of this machine's loopback into the cluster: `PORT:HOST:PORT`")
+	if err := flags.Parse(args); err != nil {
+		return flag.ErrHelp
+	}
+	forwards, err := parseForwards(wanted)
+	if err != nil {
+		return err
+	}
+	if err := checkSystem(); err != nil {
+		return err
+	}
+	unlock, err := o.folder.Lock(true)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	record, err := o.folder.Read()
+	if err != nil {
+		return err
+	}
+	if record != nil && record.Node.Alive() {
+		return already(ctx, o.folder, *record, forwards, out)
+	}
+	if record != nil {
+		fmt.Fprintf(out, "cluster %s: removing what an earlier run left\n", o.folder.Name)
+		if err := clean(ctx, o.folder, *record, false); err != nil {
+			return err
+		}
+	}
+	if err := start(ctx, o, out); err != nil {
+		return err
+	}
+	return addForwards(ctx, o.folder, forwards, out)
+}
+
+// already is the second `up`: it changes nothing, but tells the truth about a cluster that does not work.
+func already(ctx context.Context, f state.Folder, r state.Record, forwards []node.Forward, out io.Writer) error {
+	s, err := node.Ask(ctx, f, true)
+	if err != nil {
+		return err
+	}
+	if s.Phase == node.PhaseFailed || len(s.Problems) > 0 {
+		return fmt.Errorf("cluster %s runs, but not well: %s (`down`, then `up` makes a new one)", f.Name, strings.Join(append(s.Problems, s.Error), "; "))
+	}
+	fmt.Fprintf(out, "cluster %s is up already, since %s, and works\n", f.Name, r.Created.Local().Format(time.DateTime))
+	printPlaces(out, f)
+	return addForwards(ctx, f, forwards, out)
+}
+
+// start brings a cluster up in an empty folder. If it fails, the logs stay and everything else goes.
+func start(ctx context.Context, o options, out io.Writer) (err error) {
+	f := o.folder
+	programs, err := findPrograms(o.binDir, os.Getenv)
+	if err != nil {
+		return errors.Join(err, f.Remove())
+	}
+	if programs["cluster"], err = os.Executable(); err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	if err := f.Create(); err != nil {
+		return err
+	}
+	record := state.Record{Name: f.Name, Cgroup: cgroupName(f), Created: time.Now()}
+	if err := f.Write(record); err != nil {
+		return err
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		// The caller's context may be what ended.
+		cleaning, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
+		defer cancel()
+		if r, readErr := f.Read(); readErr == nil && r != nil {
+			err = errors.Join(err, clean(cleaning, f, *r, true))
+		}
+		err = fmt.Errorf("cluster %s did not come up; the logs are in %s: %w", f.Name, f.Logs(), err)
+	}()
+	if err := prepareMachine(f, record.Cgroup); err != nil {
+		return err
+	}
+	listener, err := listen(0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }()
+	api := node.Forward{Port: listener.Addr().(*net.TCPAddr).Port, Target: node.APIAddress}
+	spec := node.Spec{Name: f.Name, Dir: f.Dir, Cgroup: record.Cgroup, Programs: programs}
+	if err := node.Prepare(spec, api.Port, record.Created); err != nil {
+		return err
+	}
+	record.APIPort = api.Port
+	if err := launch(f, spec, &record); err != nil {
+		return err
+	}
+	if err := follow(ctx, f, record, out, func() error { return node.AddForward(ctx, f, api, listener) }); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "cluster %s is up, %.1f s after the start\n", f.Name, time.Since(record.Created).Seconds())
+	printPlaces(out, f)
+	return nil
+}
+
+// cgroupName holds the folder as well: two users may each have a cluster of the same name.
+func cgroupName(f state.Folder) string {
+	return fmt.Sprintf("paymesh-%s-%.6x", f.Name, sha256.Sum256([]byte(f.Dir)))
+}
+
+func theMachine() machine.Machine {
+	return machine.Machine{Dir: machine.DefaultDir, Sysctl: "/proc/sys"}
+}
+
+// prepareMachine does what must be done outside of the namespaces.
+func prepareMachine(f state.Folder, cgroupName string) error {
+	m := theMachine()
+	if err := m.Enter(f.Dir); err != nil {
+		return err
+	}
+	if err := m.LoadModule("br_netfilter", node.BridgeFilter); err != nil {
+		return err
+	}
+	enabled, err := cgroup.Create(cgroupName)
+	if err != nil {
+		return err
+	}
+	var undo []machine.Setting
+	for _, controller := range enabled {
+		undo = append(undo, machine.Setting{Path: cgroup.ControlFile(), Value: "-" + controller})
+	}
+	return m.AddUndo(undo...)
+}
+
+// launch starts the node's process and records it before it does anything.
+func launch(f state.Folder, spec node.Spec, record *state.Record) error {
+	pid, release, err := node.Start(spec)
+	if err != nil {
+		return err
+	}
+	if record.Node, err = proc.Identify(pid); err != nil {
+		return err
+	}
+	if err := f.Write(*record); err != nil {
+		return err
+	}
+	return release()
+}
+
+// follow prints the steps of the start as they are done, and returns once the node is up or has failed. connected is
+// called as soon as the node answers.
+func follow(ctx context.Context, f state.Folder, r state.Record, out io.Writer, connected func() error) error {
+	tick := time.NewTicker(followInterval)
+	defer tick.Stop()
+	printed := 0
+	for {
+		s, err := node.Ask(ctx, f, false)
+		if err != nil && !r.Node.Alive() {
+			return fmt.Errorf("the node has ended: %s", lastLines(f.Log("node")))
+		}
+		if err == nil {
+			if connected != nil {
+				if err := connected(); err != nil {
+					return err
+				}
+				connected = nil
+			}
+			for ; printed < len(s.Steps); printed++ {
+				fmt.Fprintf(out, "%6.1f s  %s\n", s.Steps[printed].At.Seconds(), s.Steps[printed].Name)
+			}
+			switch s.Phase {
+			case node.PhaseUp:
+				return nil
+			case node.PhaseFailed:
+				return errors.New(s.Error)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("interrupted")
+		case <-tick.C:
+		}
+	}
+}
+
+func lastLines(path string) string {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
+	return strings.Join(lines[max(0, len(lines)-5):], "\n")
+}
+
+func printPlaces(out io.Writer, f state.Folder) {
+	fmt.Fprintf(out, "  logs: %s\n  export KUBECONFIG=%s\n", f.Logs(), f.Kubeconfig())
+}
