@@ -1,5 +1,8 @@
 package node
 
+// volumePlugins is in place of a folder below /usr/libexec, which is read-only here.
+const volumePlugins = "/var/lib/kubelet/volumeplugins"
+
 // etcd keeps nothing that must survive a crash of the machine, so it does not wait for the disk.
 func etcd() component {
 	return component{"etcd", []string{
@@ -53,6 +56,10 @@ func (n *node) controllerManager() component {
 		"--allocate-node-cidrs=true",
 		"--cluster-cidr=" + podCIDR,
 		"--service-cluster-ip-range=" + serviceCIDR,
+		"--flex-volume-plugin-dir=" + volumePlugins,
+		// The default limit on its own requests makes the start of its fifty controllers take 5 s.
+		"--kube-api-qps=1000",
+		"--kube-api-burst=1000",
 		"--bind-address=127.0.0.1",
 		"--profiling=false",
 	}}

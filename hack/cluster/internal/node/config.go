@@ -38,6 +38,7 @@ func render(s Spec, name string) (string, error) {
 		"PauseImage":       pauseImage,
 		"PodCIDR":          podCIDR,
 		"Runc":             s.runc(),
+		"VolumePlugins":    volumePlugins,
 	})
 	if err != nil {
 		return "", fmt.Errorf("render %s: %w", name, err)
