@@ -55,7 +55,7 @@ func TestTheCRDIsSmallEnoughForKubectlApply(t *testing.T) {
 }
 
 func TestEveryStringListMapAndNumberIsBounded(t *testing.T) {
-	forEachField(loadCRD(t).Schema, func(field, _ string, schema *apiextensions.JSONSchemaProps) {
+	loadCRD(t).EachField(func(field, _ string, schema *apiextensions.JSONSchemaProps) {
 		switch {
 		case schema.Type == "string" && schema.MaxLength == nil && len(schema.Enum) == 0 && schema.Format != "date-time":
 			t.Errorf("%s has no maxLength", field)
@@ -75,13 +75,13 @@ func TestEveryStringListMapAndNumberIsBounded(t *testing.T) {
 
 // A pattern's message is the pattern: a rule says the same and what to write instead.
 func TestEveryRuleHasAMessageThatNamesItsField(t *testing.T) {
-	root := loadCRD(t).Schema
-	for _, rule := range root.XValidations {
+	crd := loadCRD(t)
+	for _, rule := range crd.Schema.XValidations {
 		if !strings.HasPrefix(rule.Message, "metadata.name ") {
 			t.Errorf("message %q does not begin with metadata.name", rule.Message)
 		}
 	}
-	forEachField(root, func(field, name string, schema *apiextensions.JSONSchemaProps) {
+	crd.EachField(func(field, name string, schema *apiextensions.JSONSchemaProps) {
 		if schema.Pattern != "" && !strings.HasPrefix(field, "status.conditions") {
 			t.Errorf("%s has a pattern, which says nothing to who breaks it: write a rule with a message", field)
 		}
@@ -132,27 +132,6 @@ func thousands(n int64) string {
 		return strconv.FormatInt(n, 10)
 	}
 	return fmt.Sprintf("%s,%03d", thousands(n/1000), n%1000)
-}
-
-// forEachField calls do with each field below root but those that every kind has. name is the last property on the way.
-func forEachField(root *apiextensions.JSONSchemaProps, do func(field, name string, schema *apiextensions.JSONSchemaProps)) {
-	var walk func(field, name string, schema *apiextensions.JSONSchemaProps)
-	walk = func(field, name string, schema *apiextensions.JSONSchemaProps) {
-		do(field, name, schema)
-		for child, s := range schema.Properties {
-			walk(field+"."+child, child, &s)
-		}
-		if schema.Items != nil {
-			walk(field+"[]", name, schema.Items.Schema)
-		}
-		if schema.AdditionalProperties != nil {
-			walk(field+"{}", name, schema.AdditionalProperties.Schema)
-		}
-	}
-	for _, child := range []string{"spec", "status"} {
-		s := root.Properties[child]
-		walk(child, child, &s)
-	}
 }
 
 // controller-gen cuts descriptions at this length (its argument maxDescLen).
@@ -226,7 +205,7 @@ func parse(t *testing.T, pattern string) []*ast.File {
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no file is called %s: %v", pattern, err)
 	}
-	var files []*ast.File
+	files := make([]*ast.File, 0, len(paths))
 	for _, path := range paths {
 		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/install"
@@ -76,6 +77,11 @@ func LoadCRD(path string) (*CRD, error) {
 	}, nil
 }
 
+// blocking are the faults after which rules are not run: the object's size or types are not what their cost was estimated for.
+var blocking = []field.ErrorType{
+	field.ErrorTypeNotSupported, field.ErrorTypeRequired, field.ErrorTypeTooLong, field.ErrorTypeTooMany, field.ErrorTypeTypeInvalid,
+}
+
 // Create returns what the API server has against the creation of object, a JSON value with apiVersion, kind and metadata.
 //
 // It follows customResourceStrategy.Validate of k8s.io/apiextensions-apiserver/pkg/registry/customresource, which cannot be
@@ -84,11 +90,32 @@ func (c *CRD) Create(object map[string]any) field.ErrorList {
 	errs := validation.ValidateCustomResource(nil, object, c.schema)
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, c.structural, object)...)
 	for _, err := range errs {
-		switch err.Type {
-		case field.ErrorTypeNotSupported, field.ErrorTypeRequired, field.ErrorTypeTooLong, field.ErrorTypeTooMany, field.ErrorTypeTypeInvalid:
-			return errs // rules are not run on an object whose size or types are not what their cost was estimated for
+		if slices.Contains(blocking, err.Type) {
+			return errs
 		}
 	}
 	broken, _ := c.cel.Validate(context.Background(), nil, c.structural, object, nil, celconfig.RuntimeCELCostBudget)
 	return append(errs, broken...)
+}
+
+// EachField calls do with each field of spec and status, in no order. field is its path, with [] for the items of a list
+// and {} for the values of a map; name is the last property in it.
+func (c *CRD) EachField(do func(field, name string, schema *apiextensions.JSONSchemaProps)) {
+	var walk func(field, name string, schema *apiextensions.JSONSchemaProps)
+	walk = func(field, name string, schema *apiextensions.JSONSchemaProps) {
+		do(field, name, schema)
+		for child, s := range schema.Properties {
+			walk(field+"."+child, child, &s)
+		}
+		if schema.Items != nil {
+			walk(field+"[]", name, schema.Items.Schema)
+		}
+		if schema.AdditionalProperties != nil {
+			walk(field+"{}", name, schema.AdditionalProperties.Schema)
+		}
+	}
+	for _, child := range []string{"spec", "status"} {
+		s := c.Schema.Properties[child]
+		walk(child, child, &s)
+	}
 }

@@ -17,9 +17,9 @@ const (
 
 // RandomPath returns a SPIFFE ID path, or something close to one: about half of them are valid.
 func RandomPath(r *rand.Rand) string {
-	var segments []string
-	for range 1 + r.IntN(4) {
-		segments = append(segments, randomSegment(r))
+	segments := make([]string, 1+r.IntN(4))
+	for i := range segments {
+		segments[i] = randomSegment(r)
 	}
 	if r.IntN(8) == 0 {
 		segments[0] = pick(r, "spire", "spire", "spirex", "Spire", "SPIRE", "spire.", ".spire", "spir", "xspire", "spire-server")
@@ -49,9 +49,9 @@ func randomSegment(r *rand.Rand) string {
 
 // RandomDNSName returns a DNS name, or something close to one: about half of them are valid.
 func RandomDNSName(r *rand.Rand) string {
-	var labels []string
-	for range 1 + r.IntN(4) {
-		labels = append(labels, randomLabel(r))
+	labels := make([]string, 1+r.IntN(4))
+	for i := range labels {
+		labels[i] = randomLabel(r)
 	}
 	name := strings.Join(labels, ".")
 	if r.IntN(30) == 0 { // lengths around the bound
