@@ -38,6 +38,10 @@ help: ## List the targets.
 tools: ## Build or fetch every pinned tool.
 	@$(TOOLS)
 
+.PHONY: cluster-tools
+cluster-tools: ## Build the tools that the cluster needs.
+	@$(TOOLS) $(CLUSTER_TOOLS)
+
 ##@ Try it
 
 .PHONY: demo
@@ -59,6 +63,11 @@ build: ## Build the project's binaries into bin/.
 build-cluster: ## Build hack/cluster into bin/.
 	@mkdir -p $(BIN)
 	@$(GO_BUILD) -C hack/cluster -o $(BIN)/cluster .
+
+.PHONY: build-demo
+build-demo: ## Build the demo's workload into bin/.
+	@mkdir -p $(BIN)
+	@$(GO_BUILD) -o $(BIN)/ ./hack/demo/svidwatch
 
 .PHONY: generate
 generate: ## Generate deep copies, CRDs and RBAC from the markers.

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs test/e2e on a cluster of its own, which is gone afterwards. KEEP=1 keeps it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+name=${CLUSTER_E2E:-paymesh-e2e}
+down() {
+  local status=$?
+  if [ -n "${KEEP:-}" ]; then echo "e2e: the cluster $name is kept: hack/stack.sh down $name ends it"; else hack/stack.sh down "$name" || status=1; fi
+  exit "$status"
+}
+trap down EXIT
+hack/stack.sh up "$name"
+export KUBECONFIG PAYMESH_CLUSTER=$name PAYMESH_CLUSTER_BIN=$PWD/bin/cluster
+KUBECONFIG=$("$PAYMESH_CLUSTER_BIN" --name "$name" kubeconfig)
+"$PAYMESH_BIN_DIR/kustomize" build config/samples | "$PAYMESH_BIN_DIR/kubectl" apply -f - >/dev/null
+go test -tags e2e -count=1 -timeout 20m ./test/e2e "$@" -ginkgo.v

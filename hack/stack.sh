@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Brings up what the demo and the e2e tests stand on: a cluster with SPIRE and the operator, from this checkout.
+#   hack/stack.sh up NAME      prints a line a step; ends when the operator is rolled out
+#   hack/stack.sh down NAME    leaves the machine as it was
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+command=$1 name=$2
+bin=$PWD/bin
+
+[ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] || { echo "stack: a cluster needs Linux and root: type sudo -E make ..., or see the README for a cluster that you have" >&2; exit 1; }
+
+cluster() { "$bin/cluster" --name "$name" "$@"; }
+kubectl() { KUBECONFIG=$(cluster kubeconfig) "$PAYMESH_BIN_DIR/kubectl" "$@"; }
+
+# step WHAT COMMAND...: runs a step and says how long it took; what the step prints is shown where it fails.
+step() {
+  local what=$1 start=$SECONDS log; shift
+  log=$(mktemp)
+  if "$@" >"$log" 2>&1; then printf 'stack: %-44s %3d s\n' "$what" $((SECONDS - start)); rm -f "$log"; return; fi
+  cat "$log" >&2; rm -f "$log"; echo "stack: $what: failed" >&2; exit 1
+}
+
+load_images() {
+  cluster load --tag paymesh/manager:dev --entrypoint /manager "$bin/manager" "$bin/spire-bootstrap"
+  cluster load --tag paymesh/svidwatch:dev --entrypoint /svidwatch "$bin/svidwatch"
+  cluster load --tag paymesh/spire-server:1.15.3 --entrypoint /spire-server "$PAYMESH_BIN_DIR/spire-server"
+  cluster load --tag paymesh/spire-agent:1.15.3 --entrypoint /spire-agent "$PAYMESH_BIN_DIR/spire-agent"
+}
+
+deploy() { # deploy KUSTOMIZATION
+  "$PAYMESH_BIN_DIR/kustomize" build "$1" | kubectl apply --server-side --force-conflicts -f -
+}
+
+spire_ready() {
+  kubectl rollout status -n spire-system statefulset/spire-server --timeout=120s
+  kubectl rollout status -n spire-system daemonset/spire-agent --timeout=120s
+}
+
+operator_ready() { kubectl rollout status -n paymesh-system deployment/paymesh-manager --timeout=120s; }
+
+case $command in
+  up)
+    make --no-print-directory cluster-tools
+    hack/cluster/system-packages.sh
+    step "build the binaries" make --no-print-directory build build-cluster build-demo
+    step "start the cluster $name" cluster up
+    step "load the images" load_images
+    step "deploy SPIRE" deploy config/spire/overlays/single-node
+    step "deploy the operator" deploy config/default
+    step "SPIRE is ready" spire_ready
+    step "the operator is ready" operator_ready
+    ;;
+  down)
+    [ -x "$bin/cluster" ] || make --no-print-directory build-cluster
+    cluster down
+    ;;
+  *) echo "stack: '$command' is neither up nor down" >&2; exit 2 ;;
+esac

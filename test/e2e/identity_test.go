@@ -1,0 +1,222 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+)
+
+// The samples' identity, and what its entries' IDs begin with.
+const (
+	namespace     = "payments"
+	sample        = "payment-service"
+	sampleEntries = "pm1.main.payments.payment-service."
+	// auditInterval is the manager's default: how long a change by hand in SPIRE may stand.
+	auditInterval = 30 * time.Second
+)
+
+var _ = Describe("a ServiceIdentity", func() {
+	It("is Ready once SPIRE holds its entries, and kubectl get shows them", func() {
+		kubectl("wait", "--for=condition=Ready", "serviceidentities", "--all", "-A", "--timeout=90s")
+		kubectl("rollout", "status", "-n", namespace, "deployment/"+sample, "--timeout=60s")
+		Eventually(func() string { return kubectl("get", "sid", "-n", namespace, sample, "--no-headers") }).
+			Should(MatchRegexp(`^payment-service\s+True\s+spiffe://jia.app/payment-service\s+1/1\s`))
+		Expect(kubectl("get", "sid", "-n", namespace, "ledger", "--no-headers")).
+			To(MatchRegexp(`^ledger\s+True\s+spiffe://jia.app/ns/payments/sa/ledger\s+0/0\s`))
+	})
+
+	It("has one entry on its pod's node, under the node's alias", func() {
+		uid := kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.uid}")
+		Eventually(func(g Gomega) {
+			entries := entriesOf(g, sampleEntries)
+			g.Expect(slices.Collect(maps.Keys(entries))).To(ConsistOf(sampleEntries + uid))
+			e := entries[sampleEntries+uid]
+			g.Expect(e.SPIFFEID).To(Equal(spiffeID{"jia.app", "/payment-service"}))
+			g.Expect(e.ParentID).To(Equal(spiffeID{"jia.app", "/paymesh/main/node/" + uid}))
+			g.Expect(fmt.Sprint(e.Selectors)).To(Equal("[{k8s ns:payments} {k8s sa:payment-service}]"))
+			g.Expect(entriesOf(g, "pm1.main.node.")).To(HaveKey("pm1.main.node." + uid))
+		}).Should(Succeed())
+	})
+
+	It("reaches its pod as an X.509 SVID with its SPIFFE ID, DNS names and lifetime", func() {
+		Eventually(func(g Gomega) {
+			got := svid(g, namespace, "app="+sample)
+			g.Expect(got).NotTo(BeNil())
+			g.Expect(got.SPIFFEID).To(Equal("spiffe://jia.app/payment-service"))
+			g.Expect(got.DNSNames).To(Equal([]string{"payment-service", "payment-service.payments.svc"}))
+			g.Expect(got.NotAfter.Sub(got.NotBefore)).To(BeNumerically("~", time.Hour, time.Minute))
+		}).Should(Succeed())
+	})
+
+	It("does not reach a pod of another service account in the same namespace", func() {
+		apply(stranger)
+		DeferCleanup(func() { kubectl("delete", "-n", namespace, "pod,serviceaccount", "stranger", "--ignore-not-found", "--now") })
+		Eventually(func() (string, error) { return run("", "logs", "-n", namespace, "stranger") }).
+			Should(ContainSubstring("no identity issued"))
+		Expect(svid(Default, namespace, "app=stranger")).To(BeNil())
+	})
+
+	It("is refused by the API server with what to write instead", func() {
+		_, err := run(`
+apiVersion: mesh.jia.app/v1alpha1
+kind: ServiceIdentity
+metadata: {name: invalid, namespace: payments}
+spec: {path: /payments/../admin, serviceAccountName: x}`, "apply", "-f", "-")
+		Expect(err).To(MatchError(ContainSubstring("path must consist of segments like /payments/api")))
+	})
+
+	It("is not accepted with a path that nobody granted, and says what the administrator would type", func() {
+		apply(identity("greedy", "/other-service", "greedy"))
+		DeferCleanup(func() { kubectl("delete", "sid", "-n", namespace, "greedy", "--ignore-not-found") })
+		Eventually(func() string { return condition(namespace, "greedy", "Accepted") }).Should(SatisfyAll(
+			HavePrefix("False PathNotGranted "),
+			ContainSubstring("kubectl annotate --overwrite namespace payments mesh.jia.app/spiffe-path-prefixes=/payment-service,/other-service")))
+		Expect(condition(namespace, "greedy", "Ready")).To(HavePrefix("False PathNotGranted"))
+	})
+
+	It("leaves an ID to who had it first, and tells the newcomer", func() {
+		apply(identity("newcomer", "/payment-service", "newcomer"))
+		DeferCleanup(func() { kubectl("delete", "sid", "-n", namespace, "newcomer", "--ignore-not-found") })
+		Eventually(func() string { return condition(namespace, "newcomer", "Accepted") }).Should(SatisfyAll(
+			HavePrefix("False IDClaimed"), ContainSubstring("payments/payment-service")))
+		Expect(condition(namespace, sample, "Ready")).To(HavePrefix("True"))
+	})
+
+	It("gets an entry back that was deleted by hand", func() {
+		id := slices.Collect(maps.Keys(entriesOf(Default, sampleEntries)))[0]
+		_, err := spireServer("entry", "delete", "-entryID", id)
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func(g Gomega) { g.Expect(entriesOf(g, sampleEntries)).To(HaveKey(id)) }).
+			WithTimeout(2 * auditInterval).WithPolling(time.Second).Should(Succeed())
+	})
+
+	It("never touches an entry of somebody else's, names one that is in its way, and follows when that is gone", func() {
+		uid := kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.uid}")
+		_, err := spireServer("entry", "create", "-entryID", "foreign", "-spiffeID", "spiffe://jia.app/ns/payments/sa/conflicted",
+			"-parentID", "spiffe://jia.app/paymesh/main/node/"+uid, "-selector", "k8s:ns:payments", "-selector", "k8s:sa:conflicted")
+		Expect(err).NotTo(HaveOccurred())
+		apply(identity("conflicted", "", "conflicted") + pod("conflicted", "conflicted"))
+		DeferCleanup(func() {
+			kubectl("delete", "-n", namespace, "sid/conflicted", "pod/conflicted", "serviceaccount/conflicted", "--ignore-not-found", "--now")
+		})
+		Eventually(func() string { return condition(namespace, "conflicted", "Registered") }).Should(SatisfyAll(
+			HavePrefix("False Conflict"), ContainSubstring("entry foreign of somebody else's")))
+		Expect(entriesOf(Default, "foreign")).To(HaveKeyWithValue("foreign", HaveField("RevisionNumber", "0")))
+		_, err = spireServer("entry", "delete", "-entryID", "foreign")
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func() string { return condition(namespace, "conflicted", "Ready") }).WithTimeout(2 * auditInterval).Should(HavePrefix("True"))
+	})
+})
+
+var _ = Describe("what restarts", func() {
+	It("is a pod on the same node: no entry changes", func() {
+		before := revisions(Default, "pm1.")
+		kubectl("delete", "pod", "-n", namespace, "-l", "app="+sample, "--now")
+		kubectl("rollout", "status", "-n", namespace, "deployment/"+sample, "--timeout=60s")
+		Eventually(func(g Gomega) { g.Expect(svid(g, namespace, "app="+sample)).NotTo(BeNil()) }).Should(Succeed())
+		Consistently(func(g Gomega) { g.Expect(revisions(g, "pm1.")).To(Equal(before)) }).WithTimeout(5 * time.Second).Should(Succeed())
+	})
+
+	It("is the manager: no entry changes", func() {
+		before := revisions(Default, "pm1.")
+		kubectl("rollout", "restart", "-n", "paymesh-system", "deployment/paymesh-manager")
+		kubectl("rollout", "status", "-n", "paymesh-system", "deployment/paymesh-manager", "--timeout=90s")
+		kubectl("annotate", "sid", "-n", namespace, sample, "touched="+fmt.Sprint(time.Now().Unix()), "--overwrite")
+		Consistently(func(g Gomega) { g.Expect(revisions(g, "pm1.")).To(Equal(before)) }).WithTimeout(10 * time.Second).Should(Succeed())
+		kubectl("wait", "--for=condition=Ready", "serviceidentities", "--all", "-A", "--timeout=60s")
+	})
+
+	It("is the leader, killed: the other replica writes within 20 s", func() {
+		Eventually(leader).ShouldNot(BeEmpty())
+		dead := leader()
+		killContainer("paymesh-system", strings.SplitN(dead, "_", 2)[0], "manager")
+		killed := time.Now()
+		apply(identity("after-the-leader", "", "after-the-leader") + pod("after-the-leader", "after-the-leader"))
+		DeferCleanup(func() {
+			kubectl("delete", "-n", namespace, "sid/after-the-leader", "pod/after-the-leader", "serviceaccount/after-the-leader", "--ignore-not-found", "--now")
+		})
+		Eventually(func(g Gomega) { g.Expect(entriesOf(g, "pm1.main.payments.after-the-leader.")).To(HaveLen(1)) }).Should(Succeed())
+		took := time.Since(killed)
+		AddReportEntry("from the leader's death to the next one's first write", took.Round(100*time.Millisecond).String())
+		Expect(took).To(BeNumerically("<", 20*time.Second))
+		Expect(leader()).NotTo(Equal(dead))
+	})
+})
+
+var _ = Describe("a SPIRE server that is away", Ordered, func() {
+	const name = "deleted-meanwhile"
+	BeforeAll(func() {
+		apply(identity(name, "", name) + pod(name, name))
+		Eventually(func() string { return condition(namespace, name, "Ready") }).Should(HavePrefix("True"))
+		kubectl("scale", "-n", "spire-system", "statefulset/spire-server", "--replicas=0")
+		kubectl("wait", "-n", "spire-system", "--for=delete", "pod/spire-server-0", "--timeout=60s")
+		DeferCleanup(func() { kubectl("delete", "-n", namespace, "pod/"+name, "serviceaccount/"+name, "--ignore-not-found", "--now") })
+	})
+
+	It("shows in the condition of each identity, and the manager stays up", func() {
+		Eventually(func() string { return condition(namespace, sample, "Registered") }).WithTimeout(2 * auditInterval).
+			Should(HavePrefix("Unknown SPIREUnavailable"))
+		Expect(kubectl("get", "pods", "-n", "paymesh-system", "-o", `jsonpath={.items[*].status.containerStatuses[0].ready}`)).To(Equal("true true"))
+	})
+
+	It("keeps a deleted identity until its entries can be deleted, says so, and leaves none behind once it is back", func() {
+		kubectl("delete", "sid", "-n", namespace, name, "--wait=false")
+		Eventually(func() string { return condition(namespace, name, "Registered") }).Should(SatisfyAll(
+			HavePrefix("Unknown SPIREUnavailable"), ContainSubstring("mesh.jia.app/spire-entries")))
+		kubectl("scale", "-n", "spire-system", "statefulset/spire-server", "--replicas=1")
+		kubectl("rollout", "status", "-n", "spire-system", "statefulset/spire-server", "--timeout=90s")
+		kubectl("wait", "-n", namespace, "--for=delete", "sid/"+name, "--timeout=60s")
+		Expect(entriesOf(Default, "pm1.main.payments."+name+".")).To(BeEmpty())
+		kubectl("wait", "--for=condition=Ready", "serviceidentities", "--all", "-A", "--timeout=60s")
+	})
+})
+
+// leader is the holder of the managers' lease: <pod>_<uuid>.
+func leader() string {
+	return kubectl("get", "lease", "-n", "paymesh-system", "paymesh.mesh.jia.app", "-o", "jsonpath={.spec.holderIdentity}")
+}
+
+func identity(name, path, serviceAccount string) string {
+	if path != "" {
+		path = "path: " + path + ", "
+	}
+	return fmt.Sprintf(`
+---
+apiVersion: mesh.jia.app/v1alpha1
+kind: ServiceIdentity
+metadata: {name: %s, namespace: payments}
+spec: {%sserviceAccountName: %s}`, name, path, serviceAccount)
+}
+
+// pod is a pod that logs its SVIDs, with its service account.
+func pod(name, serviceAccount string) string {
+	return fmt.Sprintf(`
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: %[2]s, namespace: payments}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: %[1]s, namespace: payments, labels: {app: %[1]s}}
+spec:
+  serviceAccountName: %[2]s
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: svidwatch
+    image: paymesh/svidwatch:dev
+    imagePullPolicy: IfNotPresent
+    env: [{name: SPIFFE_ENDPOINT_SOCKET, value: "unix:///run/spire/agent-sockets/spire-agent.sock"}]
+    volumeMounts: [{name: workload-api, mountPath: /run/spire/agent-sockets, readOnly: true}]
+  volumes:
+  - {name: workload-api, hostPath: {path: /run/spire/agent-sockets}}`, name, serviceAccount)
+}
+
+var stranger = pod("stranger", "stranger")
