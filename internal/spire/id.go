@@ -54,11 +54,11 @@ type Owner struct {
 //
 // No part holds a dot, and each form has its own number of parts, so an ID has one reading.
 func ParseEntryID(cluster, id string) (Owner, bool) {
-	parts := strings.Split(id, ".")
-	if len(id) > maxIDBytes || len(parts) < 3 || parts[0] != idPrefix || parts[1] != cluster {
+	rest, ours := strings.CutPrefix(id, idPrefix+"."+cluster+".")
+	if !ours || len(id) > maxIDBytes {
 		return Owner{}, false
 	}
-	switch parts = parts[2:]; len(parts) {
+	switch parts := strings.Split(rest, "."); len(parts) {
 	case 1:
 		return Owner{Kind: OwnerBootstrap}, parts[0] == operatorPart || parts[0] == nodesPart
 	case 2:

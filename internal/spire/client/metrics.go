@@ -1,0 +1,57 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"path"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+)
+
+// metrics count and time the calls; a call that gRPC repeated counts once.
+type metrics struct {
+	calls    *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+}
+
+func newMetrics(registerer prometheus.Registerer) (metrics, error) {
+	calls, err := registered(registerer, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "paymesh_spire_rpcs_total",
+		Help: "Calls to the SPIRE server, by method and gRPC status code.",
+	}, []string{"method", "code"}))
+	if err != nil {
+		return metrics{}, err
+	}
+	duration, err := registered(registerer, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "paymesh_spire_rpc_duration_seconds",
+		Help:    "How long calls to the SPIRE server took, by method.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 11), // to 10 s, the timeout of a read
+	}, []string{"method"}))
+	return metrics{calls: calls, duration: duration}, err
+}
+
+// registered registers a collector, or takes the one that another client registered before.
+func registered[C prometheus.Collector](registerer prometheus.Registerer, collector C) (C, error) {
+	if registerer == nil {
+		return collector, nil
+	}
+	err := registerer.Register(collector)
+	if taken := (prometheus.AlreadyRegisteredError{}); errors.As(err, &taken) {
+		if same, ok := taken.ExistingCollector.(C); ok {
+			return same, nil
+		}
+	}
+	return collector, err
+}
+
+func (m metrics) observe(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	start := time.Now()
+	err := call(ctx, method, request, answer, conn, opts...)
+	name := path.Base(method)
+	m.duration.WithLabelValues(name).Observe(time.Since(start).Seconds())
+	m.calls.WithLabelValues(name, status.Code(err).String()).Inc()
+	return err
+}

@@ -1,0 +1,248 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/spire/client"
+)
+
+const (
+	// firstProbe is how long after the server went away it is asked again, and later how often.
+	firstProbe, nextProbe = time.Second, 2 * time.Second
+	// steady is how long the server has to answer before it counts as back for good. One that answers the probe and
+	// then fails again (it reads, and refuses to write) is probed less and less often, down to once in longestHold.
+	steady, longestHold = 5 * time.Second, 30 * time.Second
+	// maxPagesPerInterval is per AuditInterval: at the default of 30 s, a page a second.
+	maxPagesPerInterval = 30
+)
+
+// Start reads everything that the server holds, then audits it until ctx ends. It is a controller-runtime Runnable.
+func (r *Registry) Start(ctx context.Context) error {
+	r.retry(ctx, firstProbe, r.readAll)
+	var back time.Time
+	hold := firstProbe
+	for hurry := false; ctx.Err() == nil; {
+		err := r.pass(ctx, hurry)
+		if hurry = err != nil; !hurry || ctx.Err() != nil {
+			continue
+		}
+		r.turn(false, err)
+		if r.options.Clock.Since(back) < steady {
+			hold = min(2*hold, longestHold)
+		} else {
+			hold = firstProbe
+		}
+		r.sleep(ctx, hold)
+		r.retry(ctx, nextProbe, r.probe)
+		back = r.options.Clock.Now()
+	}
+	return nil
+}
+
+// retry tries until it succeeds or ctx ends, and keeps the state true.
+func (r *Registry) retry(ctx context.Context, delay time.Duration, attempt func(context.Context) error) {
+	for ctx.Err() == nil {
+		err := attempt(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		r.turn(err == nil, err)
+		if err == nil {
+			return
+		}
+		r.sleep(ctx, delay)
+	}
+}
+
+// readAll reads everything that the server holds, and remembers what of it is ours. Nothing is written before it ends.
+func (r *Registry) readAll(ctx context.Context) error {
+	all, pages := newMemory(), 0
+	for token, more := "", true; more; pages++ {
+		page, err := r.api.List(ctx, client.Query{Token: token})
+		if err != nil {
+			return err
+		}
+		for _, entry := range page.Entries {
+			if owner, ours := spire.ParseEntryID(r.cluster.Name, entry.ID); ours {
+				all.put(owner, entry, 0)
+			}
+		}
+		token, more = page.Next, page.Next != ""
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.memory, r.pages = all, pages
+	return nil
+}
+
+// probe finds out whether the server answers again, and what became of the entries about which it did not.
+func (r *Registry) probe(ctx context.Context) error {
+	if _, err := r.api.List(ctx, client.Query{RevisionsOnly: true, Size: 1}); err != nil {
+		return err
+	}
+	return r.settle(ctx)
+}
+
+// settle looks at the entries whose fate is unknown.
+func (r *Registry) settle(ctx context.Context) error {
+	r.mu.Lock()
+	var doubtful []string
+	for id := range r.writes.doubtful {
+		doubtful = append(doubtful, id)
+	}
+	r.mu.Unlock()
+	return r.look(ctx, doubtful)
+}
+
+// pass reads the IDs and revisions of all entries, page by page, and looks at those that are not as they were left. It
+// takes half of the audit interval, so that what happens to an entry just after its page was read is seen in the second
+// half; in a hurry, it takes no longer than the server does.
+func (r *Registry) pass(ctx context.Context, hurry bool) error {
+	gap := r.options.AuditInterval / time.Duration(min(2*r.pages, maxPagesPerInterval))
+	if hurry {
+		gap = 0
+	}
+	r.mu.Lock()
+	r.passes++
+	clear(r.writes.ended)
+	began := r.writes.now
+	r.mu.Unlock()
+	pages := 0
+	for token, more := "", true; more; pages++ {
+		if err := r.pause(ctx, gap); err != nil {
+			return err
+		}
+		r.mu.Lock()
+		asked := r.writes.now
+		r.mu.Unlock()
+		page, err := r.api.List(ctx, client.Query{RevisionsOnly: true, Token: token})
+		if err != nil {
+			return err
+		}
+		if err := r.look(ctx, r.suspects(page.Entries, asked)); err != nil {
+			return err
+		}
+		token, more = page.Next, page.Next != ""
+	}
+	r.pages = pages
+	r.metrics.audits.Inc()
+	return r.look(ctx, r.unseen(began))
+}
+
+// suspects are the entries of a page that differ from what is remembered.
+func (r *Registry) suspects(page []spire.Held, asked uint64) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var suspects []string
+	for _, entry := range page {
+		if _, ours := spire.ParseEntryID(r.cluster.Name, entry.ID); !ours || r.writes.supersede(entry.ID, asked) {
+			continue
+		}
+		have, ok := r.memory.entries[entry.ID]
+		if ok && have.Revision == entry.Revision && have.CreatedAt == entry.CreatedAt {
+			have.pass = r.passes
+		} else {
+			suspects = append(suspects, entry.ID)
+		}
+	}
+	return suspects
+}
+
+// unseen are the entries that are remembered and that the pass did not come by, without those that were written since
+// it began.
+func (r *Registry) unseen(began uint64) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var unseen []string
+	for id, entry := range r.memory.entries {
+		if entry.pass != r.passes && !r.writes.supersede(id, began) {
+			unseen = append(unseen, id)
+		}
+	}
+	return unseen
+}
+
+// look reads entries one by one, remembers what the server holds of them, and tells their owners where that is not what
+// was remembered. Only an answer to a question about the entry itself counts, and only where none of our own writes
+// came between.
+func (r *Registry) look(ctx context.Context, ids []string) error {
+	for _, id := range ids {
+		r.mu.Lock()
+		asked := r.writes.now
+		r.mu.Unlock()
+		entry, found, err := r.api.Get(ctx, id)
+		if err != nil {
+			return err
+		}
+		drift, doubtful := r.takeOver(id, entry, found, asked)
+		if drift == "" {
+			continue
+		}
+		if !doubtful { // else it was our own write that did it
+			r.options.Logger.Info("an entry in the SPIRE server is not as it was left: its owner has it put right", "entry", id, "drift", drift)
+			r.metrics.drift.WithLabelValues(string(drift)).Inc()
+		}
+		r.tell(r.owner(id))
+	}
+	return nil
+}
+
+// takeOver remembers what the server holds of an entry. It returns how that differs from what was remembered, if it does,
+// and whether a write of ours may be why.
+func (r *Registry) takeOver(id string, entry spire.Held, found bool, asked uint64) (_ drift, doubtful bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.writes.supersede(id, asked) {
+		return "", false
+	}
+	doubtful = r.writes.doubtful[id]
+	delete(r.writes.doubtful, id)
+	have, known := r.memory.entries[id]
+	if found {
+		r.memory.put(r.owner(id), entry, r.passes)
+	} else {
+		r.memory.remove(id)
+	}
+	switch {
+	case found && !known:
+		return driftUnexpected, doubtful
+	case !found && known:
+		return driftMissing, doubtful
+	case found && !have.Equal(entry.Entry):
+		return driftChanged, doubtful
+	}
+	return "", doubtful
+}
+
+// pause waits until the next page is due. It fails where a write has found that the server went away.
+func (r *Registry) pause(ctx context.Context, d time.Duration) error {
+	timer := r.options.Clock.NewTimer(d)
+	defer timer.Stop()
+	for {
+		if err := r.State().Err; err != nil {
+			return err
+		}
+		if err := r.settle(ctx); err != nil || d == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("audit the SPIRE server: %w", ctx.Err())
+		case <-r.poke:
+		case <-timer.C():
+			return nil
+		}
+	}
+}
+
+func (r *Registry) sleep(ctx context.Context, d time.Duration) {
+	timer := r.options.Clock.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C():
+	}
+}

@@ -1,0 +1,289 @@
+// Package registry knows what the SPIRE server holds of this cluster's entries: plans go in and are written, what the
+// server is seen to hold comes out, and whoever it concerns is told when that is not what was written.
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"k8s.io/utils/clock"
+
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/spire/client"
+)
+
+// DefaultAuditInterval is within how long an entry that somebody deleted or changed by hand is noticed.
+const DefaultAuditInterval = 30 * time.Second
+
+// EntryAPI is what the registry needs of a SPIRE server. See client.Client.
+type EntryAPI interface {
+	List(ctx context.Context, q client.Query) (client.Page, error)
+	Get(ctx context.Context, id string) (spire.Held, bool, error)
+	Apply(ctx context.Context, plan spire.Plan) ([]client.Result, error)
+}
+
+// Options are what a registry may be told. The zero value is good.
+type Options struct {
+	// AuditInterval is within how long a change by somebody else is noticed; DefaultAuditInterval where it is zero. On a
+	// server with more than 15 pages of entries, whoever they belong to, it takes as many seconds as twice the pages.
+	AuditInterval time.Duration
+	Clock         clock.Clock
+	Logger        logr.Logger
+	// Registerer takes the metrics; nil for none.
+	Registerer prometheus.Registerer
+}
+
+// State says how far what the registry knows can be relied on.
+type State struct {
+	// Synced is true once everything has been read that the server holds. It stays true when the server goes away: what
+	// was known is then still the best that is known.
+	Synced bool
+	// Err is why the server did not answer last, nil where it answers.
+	Err error
+	// Since is when Synced or whether there is an Err changed last.
+	Since time.Time
+}
+
+// Registry is the memory of what a SPIRE server holds of a cluster's entries. It is kept true by the answers to its own
+// writes and by an audit that reads through the server all the time. It deletes nothing by itself, and it never holds or
+// touches an entry that ParseEntryID does not know as this cluster's.
+type Registry struct {
+	api     EntryAPI
+	cluster mesh.ClusterID
+	options Options
+	metrics metrics
+	// poke wakes the audit where something else saw that the server went away.
+	poke chan struct{}
+	// pages is how many pages the server had last; the audit spreads over them. Only Start uses it.
+	pages int
+
+	mu     sync.Mutex
+	memory memory
+	writes writes
+	// passes counts the audit's passes.
+	passes    uint64
+	state     State
+	listeners []listener
+}
+
+type listener struct {
+	drifted  func(spire.Owner)
+	everyone func()
+}
+
+// New makes a registry that knows nothing before it is started.
+func New(api EntryAPI, cluster mesh.ClusterID, options Options) *Registry {
+	if options.AuditInterval <= 0 {
+		options.AuditInterval = DefaultAuditInterval
+	}
+	if options.Clock == nil {
+		options.Clock = clock.RealClock{}
+	}
+	r := &Registry{
+		api: api, cluster: cluster, options: options, poke: make(chan struct{}, 1),
+		memory: newMemory(), writes: newWrites(), state: State{Since: options.Clock.Now()},
+	}
+	r.metrics = newMetrics(options.Registerer, r.count, r.State)
+	return r
+}
+
+// NeedLeaderElection is true: only one manager reads through the server and writes.
+func (r *Registry) NeedLeaderElection() bool { return true }
+
+// Notify adds a listener. drifted is called with the owner of an entry that was seen to be missing, changed or unexpected;
+// everyone is called when all owners have to look again: when everything has been read, when the server went away, and
+// when it came back. Neither may block for long. There is no call for what happened before.
+func (r *Registry) Notify(drifted func(spire.Owner), everyone func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.listeners = append(r.listeners, listener{drifted, everyone})
+}
+
+// State says how far what the registry knows can be relied on.
+func (r *Registry) State() State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
+
+// Of returns what the server was last seen to hold of an owner, sorted by entry ID; the list is the caller's, the entries
+// are not to be changed.
+func (r *Registry) Of(owner spire.Owner) []spire.Held {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.memory.list(r.memory.byOwner[owner])
+}
+
+// BySPIFFEID returns the entries of this cluster's with a SPIFFE ID, sorted by entry ID.
+func (r *Registry) BySPIFFEID(id string) []spire.Held {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.memory.list(r.memory.bySPIFFEID[id])
+}
+
+func (r *Registry) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.memory.entries)
+}
+
+// Apply writes a plan: its creates, then its updates, then its deletes. There is a result for each entry that the server
+// answered about, and the registry knows by them what the server now holds; an error says that the server went away, or
+// that ctx ended, before it had answered about all.
+// What another Apply has just written exactly so is not written again. An empty plan asks nothing of the server.
+func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]client.Result, error) {
+	if plan.Empty() {
+		return nil, nil
+	}
+	if state := r.State(); !state.Synced {
+		return nil, errors.New("nothing is written to the SPIRE server before all of its entries have been read")
+	}
+	for _, id := range plan.IDs() {
+		if _, ours := spire.ParseEntryID(r.cluster.Name, id); !ours {
+			return nil, fmt.Errorf("entry %s is not one of cluster %s: nothing is written", id, r.cluster.Name)
+		}
+	}
+	if err := r.begin(ctx, plan.IDs()); err != nil {
+		return nil, fmt.Errorf("wait for another write of the same entries: %w", err)
+	}
+	left, results := r.remaining(plan)
+	var err error
+	if !left.Empty() {
+		var written []client.Result
+		written, err = r.api.Apply(ctx, left)
+		results = append(results, written...)
+	}
+	r.tell(r.end(plan.IDs(), left, results)...)
+	if err != nil {
+		if ctx.Err() == nil { // else it was the caller who went away
+			r.turn(false, err)
+		}
+		r.wake() // the audit finds out when the server is back, and what became of entries that it did not answer about
+	}
+	return results, err
+}
+
+// begin waits until nobody else writes one of the entries, and keeps them from others until end.
+func (r *Registry) begin(ctx context.Context, ids []string) error {
+	for {
+		r.mu.Lock()
+		free, released := r.writes.begin(ids)
+		r.mu.Unlock()
+		if free {
+			return nil
+		}
+		select {
+		case <-released:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// remaining takes out of a plan what is there by now: of two owners that share a node, both want its alias made.
+func (r *Registry) remaining(plan spire.Plan) (spire.Plan, []client.Result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var results []client.Result
+	left := func(entries []spire.Entry, op client.Op) []spire.Entry {
+		return slices.DeleteFunc(slices.Clone(entries), func(entry spire.Entry) bool {
+			held, ok := r.memory.entries[entry.ID]
+			if !ok || !held.Equal(entry) || r.writes.doubtful[entry.ID] {
+				return false
+			}
+			results = append(results, client.Result{ID: entry.ID, Op: op, Code: codes.OK, Entry: &held.Held})
+			return true
+		})
+	}
+	return spire.Plan{Create: left(plan.Create, client.OpCreate), Update: left(plan.Update, client.OpUpdate), Delete: plan.Delete}, results
+}
+
+// end takes over what the server said, and lets others write the entries. It returns the owners whose entries turned out
+// to be gone.
+func (r *Registry) end(ids []string, sent spire.Plan, results []client.Result) []spire.Owner {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	unanswered := map[string]bool{}
+	for _, id := range sent.IDs() {
+		unanswered[id] = true
+	}
+	var gone []spire.Owner
+	for _, result := range results {
+		delete(unanswered, result.ID)
+		switch {
+		case result.Code == codes.OK && result.Op == client.OpDelete:
+			r.memory.remove(result.ID)
+		case result.Code == codes.OK && result.Entry != nil:
+			r.memory.put(r.owner(result.ID), *result.Entry, r.passes)
+		case result.Code == codes.NotFound && result.Op == client.OpUpdate:
+			// The owner's next look finds it missing, and makes it.
+			r.memory.remove(result.ID)
+			gone = append(gone, r.owner(result.ID))
+			r.metrics.drift.WithLabelValues(string(driftMissing)).Inc()
+		}
+	}
+	r.writes.end(ids, slices.Collect(maps.Keys(unanswered)))
+	return gone
+}
+
+// owner is the owner of an entry that is known to be ours.
+func (r *Registry) owner(id string) spire.Owner {
+	owner, _ := spire.ParseEntryID(r.cluster.Name, id)
+	return owner
+}
+
+// turn takes over whether the server answered, and tells everyone where that changed.
+func (r *Registry) turn(synced bool, err error) {
+	r.mu.Lock()
+	before := r.state
+	r.state.Synced, r.state.Err = before.Synced || synced, err
+	turned := r.state.Synced != before.Synced || (err == nil) != (before.Err == nil)
+	if turned {
+		r.state.Since = r.options.Clock.Now()
+	}
+	count := len(r.memory.entries)
+	r.mu.Unlock()
+	switch {
+	case !turned:
+		return
+	case err != nil:
+		r.options.Logger.Info("the SPIRE server does not answer: its entries stay as they are, and it is asked again by itself", "reason", err.Error())
+	default:
+		r.options.Logger.Info("the SPIRE server answers", "entries", count)
+	}
+	for _, l := range r.listening() {
+		l.everyone()
+	}
+}
+
+// tell has owners look again.
+func (r *Registry) tell(owners ...spire.Owner) {
+	for _, owner := range owners {
+		for _, l := range r.listening() {
+			l.drifted(owner)
+		}
+	}
+}
+
+func (r *Registry) listening() []listener {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.listeners)
+}
+
+// wake has the audit look at the state again.
+func (r *Registry) wake() {
+	select {
+	case r.poke <- struct{}{}:
+	default: // it is awake
+	}
+}
