@@ -175,13 +175,14 @@ func newManager(f flags) (ctrl.Manager, error) {
 // connect adds the connection to the SPIRE server to the manager, and the registry of what it holds. Neither keeps the
 // manager from starting: without SPIRE each object says so in its conditions.
 func connect(mgr ctrl.Manager, cluster mesh.ClusterID, f flags) (*registry.Registry, error) {
-	options := spireclient.Options{Registerer: metrics.Registry, Logger: mgr.GetLogger().WithName("spire")}
 	var api *spireclient.Client
 	var err error
 	if f.spireSocket != "" {
-		api, err = spireclient.NewUnix(f.spireSocket, options)
+		api, err = spireclient.NewUnix(f.spireSocket, metrics.Registry)
 	} else {
-		api, err = spireclient.NewTCP(f.spireAddress, f.workload, cluster.TrustDomain, options)
+		api, err = spireclient.NewTCP(spireclient.TCPOptions{
+			Address: f.spireAddress, ID: cluster.OperatorID(), WorkloadAPI: f.workload, Registerer: metrics.Registry,
+		})
 	}
 	if err != nil {
 		return nil, err
@@ -189,10 +190,10 @@ func connect(mgr ctrl.Manager, cluster mesh.ClusterID, f flags) (*registry.Regis
 	entries := registry.New(api, cluster, registry.Options{
 		AuditInterval: f.auditInterval, Clock: clock.RealClock{}, Logger: mgr.GetLogger().WithName("spire"), Registerer: metrics.Registry,
 	})
-	return entries, errors.Join(mgr.Add(leaderless{api}), mgr.Add(entries))
+	return entries, errors.Join(mgr.Add(api), mgr.Add(entries))
 }
 
-// leaderless runs on every replica, so that one which becomes the leader is connected already.
+// leaderless runs on every replica.
 type leaderless struct{ manager.Runnable }
 
 func (leaderless) NeedLeaderElection() bool { return false }
