@@ -3,18 +3,14 @@
 package image
 
 import (
-	"archive/tar"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/compression"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -68,17 +64,11 @@ func Build(s Spec) (v1.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", s.Tag, err)
 	}
-	opener := func() (io.ReadCloser, error) {
-		r, w := io.Pipe()
-		go func() { w.CloseWithError(writeLayer(w, files)) }()
-		return r, nil
-	}
-	// Not compressed: it goes from this machine to this machine.
-	layer, err := tarball.LayerFromOpener(opener, tarball.WithCompression(compression.None))
+	content, err := newLayer(files)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", s.Tag, err)
 	}
-	built, err := mutate.AppendLayers(empty.Image, layer)
+	built, err := mutate.AppendLayers(empty.Image, content)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", s.Tag, err)
 	}
@@ -108,73 +98,6 @@ func Write(w io.Writer, s Spec) error {
 	}
 	if err := tarball.Write(tag, built, w); err != nil {
 		return fmt.Errorf("write image %s: %w", s.Tag, err)
-	}
-	return nil
-}
-
-// writeLayer writes the files, the folders above them and a /tmp for everybody, in the order of their names.
-func writeLayer(w io.Writer, files []File) error {
-	sources := map[string]string{}
-	dirs := map[string]bool{"tmp": true}
-	for _, f := range files {
-		target := strings.TrimPrefix(f.Target, "/")
-		if earlier, ok := sources[target]; ok && earlier != f.Source {
-			return fmt.Errorf("%s and %s both want to be %s", earlier, f.Source, f.Target)
-		}
-		sources[target] = f.Source
-		for dir := path.Dir(target); dir != "."; dir = path.Dir(dir) {
-			dirs[dir] = true
-		}
-	}
-	var names []string
-	for target := range sources {
-		names = append(names, target)
-	}
-	for dir := range dirs {
-		names = append(names, dir)
-	}
-	slices.Sort(names)
-	layer := tar.NewWriter(w)
-	for _, target := range names {
-		if err := writeEntry(layer, target, sources[target]); err != nil {
-			return err
-		}
-	}
-	return layer.Close()
-}
-
-// writeEntry writes a file, or a folder where there is no source.
-func writeEntry(layer *tar.Writer, target, source string) error {
-	if source == "" {
-		mode := int64(0o755)
-		if target == "tmp" {
-			mode = 0o1777
-		}
-		return layer.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: target + "/", Mode: mode, ModTime: epoch})
-	}
-	f, err := os.Open(source)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", source)
-	}
-	// Only whether it can be run survives: the other bits depend on the umask of whoever built it.
-	mode := int64(0o644)
-	if info.Mode()&0o111 != 0 {
-		mode = 0o755
-	}
-	header := &tar.Header{Typeflag: tar.TypeReg, Name: target, Size: info.Size(), Mode: mode, ModTime: epoch}
-	if err := layer.WriteHeader(header); err != nil {
-		return err
-	}
-	if _, err := io.Copy(layer, f); err != nil {
-		return fmt.Errorf("copy %s (did it change meanwhile?): %w", source, err)
 	}
 	return nil
 }

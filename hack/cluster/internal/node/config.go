@@ -18,13 +18,26 @@ var configFS embed.FS
 
 var configs = template.Must(template.New("").Option("missingkey=error").ParseFS(configFS, "config/*"))
 
-const containerdSocket = "/run/containerd/containerd.sock"
+const (
+	containerdSocket = "/run/containerd/containerd.sock"
+	volumesDir       = "/var/lib/volumes"
+	// volumeCount is more than any demo or test claims.
+	volumeCount = 20
+)
+
+func volumes() []string {
+	var names []string
+	for i := range volumeCount {
+		names = append(names, fmt.Sprintf("local-%02d", i))
+	}
+	return names
+}
 
 // render renders a configuration file for one cluster.
 func render(s Spec, name string) (string, error) {
 	f := s.folder()
 	var text strings.Builder
-	err := configs.ExecuteTemplate(&text, name, map[string]string{
+	err := configs.ExecuteTemplate(&text, name, map[string]any{
 		"Bin":              f.Bin(),
 		"CNIConfig":        f.Etc("cni"),
 		"ContainerdSocket": containerdSocket,
@@ -39,6 +52,8 @@ func render(s Spec, name string) (string, error) {
 		"PodCIDR":          podCIDR,
 		"Runc":             s.runc(),
 		"VolumePlugins":    volumePlugins,
+		"Volumes":          volumes(),
+		"VolumesDir":       volumesDir,
 	})
 	if err != nil {
 		return "", fmt.Errorf("render %s: %w", name, err)
@@ -68,6 +83,7 @@ func Prepare(s Spec, port int, now time.Time) error {
 		"kube-proxy.yaml":  f.Etc("kube-proxy.yaml"),
 		"coredns.yaml":     f.Etc("coredns.yaml"),
 		"kube-router.yaml": f.Etc("kube-router.yaml"),
+		"volumes.yaml":     f.Etc("volumes.yaml"),
 	} {
 		text, err := render(s, file)
 		if err != nil {

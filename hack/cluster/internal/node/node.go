@@ -114,6 +114,7 @@ func (n *node) bringUp(ctx context.Context) error {
 	tasks.add("node Ready", func(ctx context.Context) error {
 		return n.sup.await(ctx, nil, "node Ready", func(ctx context.Context) error { return n.api.nodeReady(ctx, n.spec.hostname()) })
 	}, "kubelet")
+	tasks.add("volumes", n.createVolumes, "kube-apiserver")
 	// A pod whose image is not there yet is tried again only seconds later.
 	tasks.add("CoreDNS answers", n.startCoreDNS, "kube-apiserver", "image coredns")
 	return tasks.run(n.step)
@@ -194,6 +195,16 @@ func (n *node) startCoreDNS(ctx context.Context) error {
 		return err
 	}
 	return n.sup.await(ctx, nil, "CoreDNS answers", dnsAnswers)
+}
+
+// createVolumes makes the folders as well, which a local volume must find.
+func (n *node) createVolumes(ctx context.Context) error {
+	for _, name := range volumes() {
+		if err := os.MkdirAll(volumesDir+"/"+name, 0o755); err != nil {
+			return fmt.Errorf("volume %s: %w", name, err)
+		}
+	}
+	return n.create(ctx, "volumes.yaml")
 }
 
 // create creates the objects of one of the node's own manifests, which need no validation.
