@@ -3,6 +3,7 @@ module github.com/jia-app/paymesh/hack/cluster
 go 1.26.0
 
 require (
+	github.com/google/go-cmp v0.7.0
 	github.com/google/go-containerregistry v0.21.8
 	golang.org/x/sys v0.48.0
 )
