@@ -8,7 +8,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
-	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
@@ -23,8 +23,8 @@ const (
 	byUID            = "metadata.uid"            // Nodes
 )
 
-// IndexFields adds the indexes of this package to the manager's cache. Call it once, before the manager starts.
-func IndexFields(ctx context.Context, mgr ctrl.Manager) error {
+// IndexFields adds the indexes of this package to a cache. Call it once, before the cache is started.
+func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 	for _, index := range []struct {
 		object client.Object
 		field  string
@@ -38,7 +38,7 @@ func IndexFields(ctx context.Context, mgr ctrl.Manager) error {
 		{&meshv1alpha1.ServiceIdentity{}, bySPIFFEPath, func(o client.Object) string { return mesh.Path(o.(*meshv1alpha1.ServiceIdentity)) }},
 		{metadataOf("Node"), byUID, func(o client.Object) string { return string(o.GetUID()) }},
 	} {
-		if err := mgr.GetFieldIndexer().IndexField(ctx, index.object, index.field, func(o client.Object) []string {
+		if err := indexer.IndexField(ctx, index.object, index.field, func(o client.Object) []string {
 			return []string{index.value(o)}
 		}); err != nil {
 			return fmt.Errorf("index %T by %s: %w", index.object, index.field, err)
@@ -47,8 +47,16 @@ func IndexFields(ctx context.Context, mgr ctrl.Manager) error {
 	return nil
 }
 
-// StripPod is the cache's transform for Pods: of each it keeps only what decides who runs where.
-func StripPod(object any) (any, error) {
+// CacheOptions keep of each object in the cache only what the controllers read.
+func CacheOptions() cache.Options {
+	return cache.Options{
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject:         map[client.Object]cache.ByObject{&corev1.Pod{}: {Transform: stripPod}},
+	}
+}
+
+// stripPod keeps of a Pod only what decides who runs where.
+func stripPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
 		return object, nil // a tombstone

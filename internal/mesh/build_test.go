@@ -83,6 +83,7 @@ func TestNewClusterIDRefusesNamesThatNoEntryIDCanHold(t *testing.T) {
 	for name, test := range map[string]struct{ trustDomain, cluster, message string }{
 		"upper case trust domain": {"JIA.app", "main", "trust domain"},
 		"empty trust domain":      {"", "main", "trust domain"},
+		"long trust domain":       {strings.Repeat("a", 256), "main", "trust domain"},
 		"dot in the cluster name": {"jia.app", "eu.main", "cluster name"},
 		"empty cluster name":      {"jia.app", "", "cluster name"},
 		"long cluster name":       {"jia.app", strings.Repeat("a", 64), "cluster name"},

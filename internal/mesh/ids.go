@@ -16,6 +16,8 @@ const (
 	reservedForPaymesh = "/paymesh"
 	// MaxIDBytes is the length that every SPIFFE implementation has to support (SPIFFE-ID, section 2.3).
 	MaxIDBytes = 2048
+	// maxTrustDomainBytes is from the same section; the schema's bound for paths rests on it. go-spiffe does not check it.
+	maxTrustDomainBytes = 255
 )
 
 var clusterName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
@@ -27,6 +29,9 @@ func NewClusterID(trustDomain, name string) (ClusterID, error) {
 	td, err := spiffeid.TrustDomainFromString(trustDomain)
 	if err != nil {
 		return ClusterID{}, fmt.Errorf("trust domain %q: %w", trustDomain, err)
+	}
+	if len(trustDomain) > maxTrustDomainBytes {
+		return ClusterID{}, fmt.Errorf("trust domain %q has %d bytes: a name has at most %d", trustDomain, len(trustDomain), maxTrustDomainBytes)
 	}
 	if !clusterName.MatchString(name) {
 		return ClusterID{}, fmt.Errorf("cluster name %q: want 1 to 63 letters, digits, hyphens or underscores, the name that SPIRE's k8s_psat attestor has for this cluster", name)

@@ -1,0 +1,279 @@
+package controllers_test
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
+	spiretypes "github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/test/lab"
+)
+
+var _ = Describe("reconciling a ServiceIdentity", func() {
+	var r *rig
+	BeforeEach(func() { r = newRig() })
+
+	It("takes one RPC to make an entry for the pod's node and the node's alias, and none when nothing changed", func() {
+		ns, node := namespace(""), node()
+		object, pod := identity(ns, "pay"), pod(ns, "pay", node.Name)
+		key := mesh.KeyOf(object)
+		r.reconcile(key, ns, node, pod, object)
+		Expect(r.writes()).To(Equal(1))
+		Expect(r.entries()).To(HaveLen(2))
+		entry := r.entries()[entryID(object, node)]
+		Expect(entry.GetSpiffeId().GetPath()).To(Equal("/ns/" + ns.Name + "/sa/pay"))
+		Expect(entry.GetParentId().GetPath()).To(Equal("/paymesh/main/node/" + string(node.UID)))
+		Expect(r.entries()).To(HaveKey(aliasID(node)))
+
+		status := r.identity(key).Status
+		Expect(status.SPIFFEID).To(Equal("spiffe://jia.app/ns/" + ns.Name + "/sa/pay"))
+		Expect(status.Entries).To(Equal(&meshv1alpha1.EntryCount{Wanted: 1, Registered: 1, Summary: "1/1"}))
+		Expect(status.ObservedGeneration).To(Equal(object.Generation))
+		Expect(r.condition(key, "Accepted")).To(Equal("True Accepted"))
+		Expect(r.condition(key, "Registered")).To(Equal("True Registered"))
+		Expect(r.condition(key, "Ready")).To(Equal("True Ready"))
+		Expect(r.message(key, "Registered")).To(ContainSubstring(node.Name))
+
+		version := r.identity(key).ResourceVersion
+		Expect(r.reconcile(key)).To(Equal(ctrl.Result{}))
+		Expect(r.writes()).To(Equal(1))
+		Expect(r.identity(key).ResourceVersion).To(Equal(version))
+	})
+
+	It("makes one more entry with one more RPC when a pod comes to another node", func() {
+		ns, first, second := namespace(""), node(), node()
+		object := identity(ns, "pay")
+		r.reconcile(mesh.KeyOf(object), ns, first, second, pod(ns, "pay", first.Name), object)
+		r.reconcile(mesh.KeyOf(object), pod(ns, "pay", second.Name))
+		Expect(r.writes()).To(Equal(2))
+		Expect(r.entries()).To(HaveKey(entryID(object, first)))
+		Expect(r.entries()).To(HaveKey(entryID(object, second)))
+		Expect(r.identity(mesh.KeyOf(object)).Status.Entries.Summary).To(Equal("2/2"))
+	})
+
+	It("is Ready without an entry where no pod runs, and counts what is bound only", func() {
+		ns := namespace("")
+		object := identity(ns, "pay")
+		r.reconcile(mesh.KeyOf(object), ns, object, pod(ns, "pay", ""))
+		Expect(r.condition(mesh.KeyOf(object), "Registered")).To(Equal("True NoPods"))
+		Expect(r.condition(mesh.KeyOf(object), "Ready")).To(Equal("True Ready"))
+		Expect(r.identity(mesh.KeyOf(object)).Status.Entries.Summary).To(Equal("0/0"))
+		Expect(r.writes()).To(BeZero())
+	})
+
+	It("updates an entry in place when what it says changes", func() {
+		ns, node := namespace(""), node()
+		object := identity(ns, "pay")
+		r.reconcile(mesh.KeyOf(object), ns, node, pod(ns, "pay", node.Name), object)
+		object = r.identity(mesh.KeyOf(object))
+		object.Spec.X509SVIDTTL, object.Spec.DNSNames, object.Spec.Hint = "90m", []meshv1alpha1.DNSName{"pay.example.com"}, "internal"
+		Expect(live.Update(r.ctx, object)).To(Succeed())
+		r.reconcile(mesh.KeyOf(object), object)
+		Expect(r.writes()).To(Equal(2))
+		entry := r.entries()[entryID(object, node)]
+		Expect(entry.GetX509SvidTtl()).To(Equal(int32(5400)))
+		Expect(entry.GetDnsNames()).To(Equal([]string{"pay.example.com"}))
+		Expect(entry.GetHint()).To(Equal("internal"))
+		Expect(entry.GetRevisionNumber()).To(Equal(int64(1)))
+	})
+
+	It("keeps the entry of a node whose last pod left for the grace time, unchanged where the pod comes back", func() {
+		ns, node := namespace(""), node()
+		object, first := identity(ns, "pay"), pod(ns, "pay", node.Name)
+		key := mesh.KeyOf(object)
+		r.reconcile(key, ns, node, first, object)
+		gone(first)
+		Expect(r.reconcile(key, first).RequeueAfter).To(Equal(grace))
+		Expect(r.entries()).To(HaveKey(entryID(object, node)))
+		Expect(r.condition(key, "Registered")).To(Equal("True NoPods"))
+
+		r.clock.Step(grace - time.Second)
+		again := pod(ns, "pay", node.Name)
+		Expect(r.reconcile(key, again)).To(Equal(ctrl.Result{}))
+		Expect(r.entries()[entryID(object, node)].GetRevisionNumber()).To(BeZero())
+		Expect(r.writes()).To(Equal(1))
+
+		gone(again)
+		Expect(r.reconcile(key, again).RequeueAfter).To(Equal(grace))
+		r.clock.Step(grace)
+		Expect(r.reconcile(key)).To(Equal(ctrl.Result{}))
+		Expect(r.entries()).NotTo(HaveKey(entryID(object, node)))
+		Expect(r.entries()).To(HaveKey(aliasID(node)))
+	})
+
+	It("removes nothing while a pod is bound to a node that the API server does not show", func() {
+		ns, known := namespace(""), node()
+		object, on := identity(ns, "pay"), pod(ns, "pay", known.Name)
+		key := mesh.KeyOf(object)
+		r.reconcile(key, ns, known, on, object)
+		gone(on)
+		r.reconcile(key, on, pod(ns, "pay", "a-node-that-is-not-shown"))
+		r.clock.Step(10 * grace)
+		r.reconcile(key)
+		Expect(r.entries()).To(HaveKey(entryID(object, known)))
+		Expect(r.condition(key, "Registered")).To(Equal("Unknown NodeUnknown"))
+		Expect(r.message(key, "Registered")).To(ContainSubstring("a-node-that-is-not-shown"))
+	})
+
+	It("registers nothing for a path that is not granted, everything once it is, and nothing again when the grant is taken back", func() {
+		ns, node := namespace(""), node()
+		object := identity(ns, "pay", path("/pay-"+ns.Name))
+		key := mesh.KeyOf(object)
+		r.reconcile(key, ns, node, pod(ns, "pay", node.Name), object)
+		Expect(r.condition(key, "Accepted")).To(Equal("False PathNotGranted"))
+		Expect(r.condition(key, "Registered")).To(Equal("False NotAccepted"))
+		Expect(r.condition(key, "Ready")).To(Equal("False PathNotGranted"))
+		Expect(r.entries()).To(BeEmpty())
+
+		ns.Annotations = map[string]string{meshv1alpha1.AnnotationSPIFFEPathPrefixes: object.Spec.Path}
+		Expect(live.Update(r.ctx, ns)).To(Succeed())
+		r.reconcile(key, ns)
+		Expect(r.condition(key, "Ready")).To(Equal("True Ready"))
+		Expect(r.entries()).To(HaveKey(entryID(object, node)))
+
+		ns.Annotations = nil
+		Expect(live.Update(r.ctx, ns)).To(Succeed())
+		r.reconcile(key, ns)
+		Expect(r.condition(key, "Accepted")).To(Equal("False PathNotGranted"))
+		Expect(r.entries()).NotTo(HaveKey(entryID(object, node)))
+	})
+
+	It("leaves an ID to the incumbent, and tells the newcomer, though its name comes first", func() {
+		ns, node := namespace("/shared"), node()
+		incumbent := identity(ns, "b", path("/shared"))
+		r.reconcile(mesh.KeyOf(incumbent), ns, node, incumbent, pod(ns, "b", node.Name))
+		newcomer := identity(ns, "a", path("/shared"))
+		r.reconcile(mesh.KeyOf(newcomer), pod(ns, "a", node.Name), newcomer)
+		r.reconcile(mesh.KeyOf(incumbent))
+		Expect(r.condition(mesh.KeyOf(newcomer), "Accepted")).To(Equal("False IDClaimed"))
+		Expect(r.message(mesh.KeyOf(newcomer), "Accepted")).To(ContainSubstring(ns.Name + "/b"))
+		Expect(r.condition(mesh.KeyOf(incumbent), "Ready")).To(Equal("True Ready"))
+		Expect(slices.Collect(maps.Keys(r.entries()))).To(ConsistOf(entryID(incumbent, node), aliasID(node)))
+	})
+
+	It("names an entry of somebody else's that is in the way, deletes nothing, and follows when that is gone", func() {
+		ns, node := namespace(""), node()
+		object := identity(ns, "pay")
+		key := mesh.KeyOf(object)
+		created, err := r.spire.Entries.BatchCreateEntry(r.ctx, &entryv1.BatchCreateEntryRequest{Entries: []*spiretypes.Entry{{
+			Id:       "foreign",
+			SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: mesh.Path(object)},
+			ParentId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: "/paymesh/main/node/" + string(node.UID)},
+			Selectors: []*spiretypes.Selector{
+				{Type: "k8s", Value: "ns:" + ns.Name},
+				{Type: "k8s", Value: "sa:pay"},
+			},
+		}}})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(created.Results[0].Status.Code).To(BeZero())
+		result := r.reconcile(key, ns, node, pod(ns, "pay", node.Name), object)
+		Expect(result.RequeueAfter).To(Equal(retry))
+		Expect(r.condition(key, "Registered")).To(Equal("False Conflict"))
+		Expect(r.message(key, "Registered")).To(ContainSubstring("the entry foreign of somebody else's"))
+		Expect(r.identity(key).Status.Entries.Summary).To(Equal("0/1"))
+		Expect(slices.Collect(maps.Keys(r.entries()))).To(ConsistOf("foreign", aliasID(node)))
+		Expect(r.entries()["foreign"].GetRevisionNumber()).To(BeZero())
+
+		_, err = r.spire.Entries.BatchDeleteEntry(r.ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{"foreign"}})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(r.reconcile(key)).To(Equal(ctrl.Result{}))
+		Expect(r.condition(key, "Ready")).To(Equal("True Ready"))
+	})
+
+	It("says so when SPIRE is away, keeps what it knows, and puts right what was missed", func() {
+		ns, first, second := namespace(""), node(), node()
+		object := identity(ns, "pay")
+		key := mesh.KeyOf(object)
+		r.reconcile(key, ns, first, second, pod(ns, "pay", first.Name), object)
+		r.spire.Stop()
+		r.reconcile(key, pod(ns, "pay", second.Name))
+		Expect(r.condition(key, "Registered")).To(Equal("Unknown SPIREUnavailable"))
+		Expect(r.condition(key, "Accepted")).To(Equal("True Accepted"))
+		Expect(r.condition(key, "Ready")).To(Equal("Unknown SPIREUnavailable"))
+		Expect(r.identity(key).Status.Entries.Summary).To(Equal("1/2"))
+
+		r.spire.Start(GinkgoT())
+		Eventually(func() error { return r.registry.State().Err }).Should(Succeed())
+		r.reconcile(key)
+		Expect(r.condition(key, "Ready")).To(Equal("True Ready"))
+		Expect(r.entries()).To(HaveKey(entryID(object, second)))
+		Expect(r.entries()[entryID(object, first)].GetRevisionNumber()).To(BeZero())
+	})
+
+	It("lets a deleted identity go only when its entries are gone, also when SPIRE is away at first", func() {
+		ns, node := namespace(""), node()
+		object := identity(ns, "pay")
+		key := mesh.KeyOf(object)
+		r.reconcile(key, ns, node, pod(ns, "pay", node.Name), object)
+		Expect(r.identity(key).Finalizers).To(ContainElement(meshv1alpha1.FinalizerEntries))
+		r.spire.Stop()
+		Eventually(func() error { return r.registry.State().Err }).ShouldNot(Succeed())
+		Expect(live.Delete(r.ctx, object)).To(Succeed())
+		r.reconcile(key, object)
+		Expect(r.condition(key, "Registered")).To(Equal("Unknown SPIREUnavailable"))
+		Expect(r.message(key, "Registered")).To(ContainSubstring("remove the finalizer mesh.jia.app/spire-entries by hand"))
+
+		r.spire.Start(GinkgoT())
+		Eventually(func() error { return r.registry.State().Err }).Should(Succeed())
+		r.reconcile(key)
+		Expect(apierrors.IsNotFound(live.Get(r.ctx, key, object))).To(BeTrue())
+		Expect(slices.Collect(maps.Keys(r.entries()))).To(ConsistOf(aliasID(node)))
+	})
+
+	It("leaves somebody else's finalizer alone", func() {
+		ns := namespace("")
+		object := identity(ns, "pay")
+		object.Finalizers = []string{"example.com/mine"}
+		Expect(live.Update(r.ctx, object)).To(Succeed())
+		r.reconcile(mesh.KeyOf(object), ns, object)
+		Expect(r.identity(mesh.KeyOf(object)).Finalizers).To(ConsistOf("example.com/mine", meshv1alpha1.FinalizerEntries))
+		Expect(live.Delete(r.ctx, object)).To(Succeed())
+		r.reconcile(mesh.KeyOf(object), object)
+		Expect(r.identity(mesh.KeyOf(object)).Finalizers).To(ConsistOf("example.com/mine"))
+	})
+
+	It("tells each turn of a condition as one event", func() {
+		ns := namespace("")
+		object := identity(ns, "pay", path("/not-granted"))
+		r.reconcile(mesh.KeyOf(object), ns, object)
+		Expect(r.events.Events).To(HaveLen(2))
+		Expect(<-r.events.Events).To(HavePrefix("Warning PathNotGranted spec.path /not-granted is not granted"))
+		Expect(<-r.events.Events).To(HavePrefix("Warning NotAccepted"))
+		r.reconcile(mesh.KeyOf(object))
+		Expect(r.events.Events).To(BeEmpty())
+	})
+
+	It("treats an object that is gone as done", func() {
+		Expect(r.reconcile(client.ObjectKey{Namespace: "nowhere", Name: "nobody"})).To(Equal(ctrl.Result{}))
+	})
+})
+
+var _ = Describe("reconciling a Node", func() {
+	It("makes its alias before any pod needs it, and takes it away when the grace time after the node is over", func() {
+		r := newRig()
+		object := node()
+		request := ctrl.Request{NamespacedName: client.ObjectKey{Name: string(object.UID)}}
+		r.settle(object)
+		Expect(r.nodes.Reconcile(r.ctx, request)).To(Equal(ctrl.Result{}))
+		Expect(r.entries()).To(HaveKey(aliasID(object)))
+		Expect(r.nodes.Reconcile(r.ctx, request)).To(Equal(ctrl.Result{}))
+		Expect(r.writes()).To(Equal(1))
+
+		gone(object)
+		r.settle(object)
+		Expect(r.nodes.Reconcile(r.ctx, request)).To(Equal(ctrl.Result{RequeueAfter: grace}))
+		Expect(r.entries()).To(HaveKey(aliasID(object)))
+		r.clock.Step(grace)
+		Expect(r.nodes.Reconcile(r.ctx, request)).To(Equal(ctrl.Result{}))
+		Expect(r.entries()).To(BeEmpty())
+	})
+})

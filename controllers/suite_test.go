@@ -1,0 +1,289 @@
+package controllers_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
+	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
+	spiretypes "github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/events"
+	clocktesting "k8s.io/utils/clock/testing"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/cluster"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/controllers"
+	"github.com/jia-app/paymesh/internal/mesh"
+	spireclient "github.com/jia-app/paymesh/internal/spire/client"
+	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/test/lab"
+)
+
+const (
+	grace = 5 * time.Minute
+	retry = 30 * time.Second
+	// audit is short, for the specs in which a change by hand is the subject.
+	audit = time.Second
+)
+
+func TestControllers(t *testing.T) {
+	RegisterFailHandler(Fail)
+	SetDefaultEventuallyTimeout(30 * time.Second)
+	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	RunSpecs(t, "controllers, on a real API server and a real SPIRE server")
+}
+
+var (
+	apiServer *lab.APIServer
+	scheme    = runtime.NewScheme()
+	clusterID mesh.ClusterID
+	// live reads from and writes to the API server itself.
+	live client.Client
+)
+
+var _ = BeforeSuite(func() {
+	Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
+	Expect(meshv1alpha1.AddToScheme(scheme)).To(Succeed())
+	var err error
+	clusterID, err = mesh.NewClusterID(lab.TrustDomain, lab.ClusterName)
+	Expect(err).NotTo(HaveOccurred())
+	apiServer = lab.StartAPIServer(GinkgoT())
+	live, err = client.New(apiServer.Config, client.Options{Scheme: scheme})
+	Expect(err).NotTo(HaveOccurred())
+})
+
+// rig is what a reconciler needs: a cache of the API server, a SPIRE server of its own, and a clock that the spec sets.
+// Reconcilers are called by the specs, so that what one call did can be told.
+type rig struct {
+	ctx      context.Context
+	cached   client.Client
+	spire    *lab.SPIREServer
+	registry *registry.Registry
+	metrics  *prometheus.Registry
+	clock    *clocktesting.FakeClock
+	events   *events.FakeRecorder
+
+	identities *controllers.ServiceIdentityReconciler
+	nodes      *controllers.NodeReconciler
+}
+
+func newRig() *rig {
+	GinkgoHelper()
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &rig{
+		ctx: ctx, metrics: prometheus.NewRegistry(),
+		clock: clocktesting.NewFakeClock(time.Now()), events: events.NewFakeRecorder(100),
+	}
+	r.spire = lab.StartSPIREServer(GinkgoT(), lab.SPIREOptions{})
+	api, err := spireclient.NewUnix(r.spire.Socket, r.metrics)
+	Expect(err).NotTo(HaveOccurred())
+	r.registry = registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
+	reader, err := cluster.New(apiServer.Config, func(o *cluster.Options) {
+		o.Scheme = scheme
+		o.Cache = controllers.CacheOptions()
+	})
+	Expect(err).NotTo(HaveOccurred())
+	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer())).To(Succeed())
+	r.cached = reader.GetClient()
+	surplus := &controllers.Surplus{Grace: grace, Clock: r.clock}
+	r.identities = &controllers.ServiceIdentityReconciler{
+		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Events: r.events, RetryInterval: retry,
+	}
+	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus}
+	ended := make(chan error, 3)
+	for _, start := range []func(context.Context) error{reader.Start, r.registry.Start, api.Start} {
+		go func() { ended <- start(ctx) }()
+	}
+	DeferCleanup(func() {
+		cancel()
+		for range cap(ended) {
+			Expect(<-ended).To(Succeed())
+		}
+	})
+	Eventually(func() bool { return r.registry.State().Synced }).Should(BeTrue())
+	return r
+}
+
+// reconcile calls the reconciler once the cache shows the objects as they were last written.
+func (r *rig) reconcile(key types.NamespacedName, written ...client.Object) ctrl.Result {
+	GinkgoHelper()
+	r.settle(written...)
+	result, err := r.identities.Reconcile(r.ctx, ctrl.Request{NamespacedName: key})
+	Expect(err).NotTo(HaveOccurred())
+	if now := (&meshv1alpha1.ServiceIdentity{}); live.Get(r.ctx, key, now) == nil {
+		r.settle(now) // the status that it wrote
+	}
+	return result
+}
+
+// settle waits until the cache shows each object in the version that the API server has, or that it is gone.
+func (r *rig) settle(written ...client.Object) {
+	GinkgoHelper()
+	for _, object := range written {
+		key := client.ObjectKeyFromObject(object)
+		now, seen := object.DeepCopyObject().(client.Object), object.DeepCopyObject().(client.Object)
+		Eventually(func() string {
+			if _, isNode := seen.(*corev1.Node); isNode { // the reconcilers read its metadata alone
+				seen = partial("Node")
+			} else if _, isNamespace := seen.(*corev1.Namespace); isNamespace {
+				seen = partial("Namespace")
+			}
+			inCache, inServer := r.cached.Get(r.ctx, key, seen), live.Get(r.ctx, key, now)
+			if client.IgnoreNotFound(inCache) != nil || client.IgnoreNotFound(inServer) != nil {
+				return fmt.Sprint(inCache, inServer)
+			}
+			if (inCache == nil) != (inServer == nil) || inCache == nil && seen.GetResourceVersion() != now.GetResourceVersion() {
+				return "the cache is behind"
+			}
+			return ""
+		}).Should(BeEmpty(), "%T %s", object, key)
+	}
+}
+
+// rpcs counts the calls to SPIRE's entry API that the reconcilers made; the audit only lists and gets.
+func (r *rig) writes() (count int) {
+	GinkgoHelper()
+	families, err := r.metrics.Gather()
+	Expect(err).NotTo(HaveOccurred())
+	for _, family := range families {
+		if family.GetName() != "paymesh_spire_rpcs_total" {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			for _, label := range metric.GetLabel() {
+				if label.GetName() == "method" && label.GetValue() != "ListEntries" && label.GetValue() != "GetEntry" {
+					count += int(metric.GetCounter().GetValue())
+				}
+			}
+		}
+	}
+	return count
+}
+
+// entries are what SPIRE holds, by ID.
+func (r *rig) entries() map[string]*spiretypes.Entry {
+	GinkgoHelper()
+	list, err := r.spire.Entries.ListEntries(r.ctx, &entryv1.ListEntriesRequest{})
+	Expect(err).NotTo(HaveOccurred())
+	byID := map[string]*spiretypes.Entry{}
+	for _, entry := range list.Entries {
+		byID[entry.Id] = entry
+	}
+	return byID
+}
+
+func (r *rig) identity(key types.NamespacedName) *meshv1alpha1.ServiceIdentity {
+	GinkgoHelper()
+	object := &meshv1alpha1.ServiceIdentity{}
+	Expect(live.Get(r.ctx, key, object)).To(Succeed())
+	return object
+}
+
+// condition is "status reason" of a condition.
+func (r *rig) condition(key types.NamespacedName, conditionType string) string {
+	GinkgoHelper()
+	return statusOf(r.identity(key), conditionType)
+}
+
+func (r *rig) message(key types.NamespacedName, conditionType string) string {
+	GinkgoHelper()
+	return meta.FindStatusCondition(r.identity(key).Status.Conditions, conditionType).Message
+}
+
+func statusOf(object *meshv1alpha1.ServiceIdentity, conditionType string) string {
+	condition := meta.FindStatusCondition(object.Status.Conditions, conditionType)
+	if condition == nil {
+		return ""
+	}
+	return string(condition.Status) + " " + condition.Reason
+}
+
+// namespace makes a namespace of its own for a spec, with path prefixes granted to it.
+func namespace(granted string) *corev1.Namespace {
+	GinkgoHelper()
+	object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "spec-"}}
+	if granted != "" {
+		object.Annotations = map[string]string{meshv1alpha1.AnnotationSPIFFEPathPrefixes: granted}
+	}
+	Expect(live.Create(context.Background(), object)).To(Succeed())
+	return object
+}
+
+// node makes a node of its own for a spec.
+func node() *corev1.Node {
+	GinkgoHelper()
+	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "node-"}}
+	Expect(live.Create(context.Background(), object)).To(Succeed())
+	DeferCleanup(func() { _ = live.Delete(context.Background(), object) })
+	return object
+}
+
+// pod makes a pod of a service account, bound to a node.
+func pod(namespace *corev1.Namespace, serviceAccount, nodeName string) *corev1.Pod {
+	GinkgoHelper()
+	object := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "pod-", Namespace: namespace.Name},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: serviceAccount, NodeName: nodeName,
+			Containers: []corev1.Container{{Name: "c", Image: "c"}},
+		},
+	}
+	Expect(live.Create(context.Background(), object)).To(Succeed())
+	return object
+}
+
+// gone deletes an object for good: no kubelet will confirm the end of a pod.
+func gone(object client.Object) {
+	GinkgoHelper()
+	Expect(live.Delete(context.Background(), object, client.GracePeriodSeconds(0))).To(Succeed())
+}
+
+func identity(namespace *corev1.Namespace, name string, change ...func(*meshv1alpha1.ServiceIdentitySpec)) *meshv1alpha1.ServiceIdentity {
+	GinkgoHelper()
+	object := &meshv1alpha1.ServiceIdentity{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace.Name, Name: name},
+		Spec:       meshv1alpha1.ServiceIdentitySpec{ServiceAccountName: name},
+	}
+	for _, f := range change {
+		f(&object.Spec)
+	}
+	Expect(live.Create(context.Background(), object)).To(Succeed())
+	DeferCleanup(func() { // no operator runs any more that would drop the finalizer
+		if live.Get(context.Background(), client.ObjectKeyFromObject(object), object) == nil {
+			object.Finalizers = nil
+			_ = live.Update(context.Background(), object)
+			_ = live.Delete(context.Background(), object)
+		}
+	})
+	return object
+}
+
+func path(path string) func(*meshv1alpha1.ServiceIdentitySpec) {
+	return func(spec *meshv1alpha1.ServiceIdentitySpec) { spec.Path = path }
+}
+
+func partial(kind string) *metav1.PartialObjectMetadata {
+	object := &metav1.PartialObjectMetadata{}
+	object.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
+	return object
+}
+
+func entryID(object *meshv1alpha1.ServiceIdentity, node *corev1.Node) string {
+	return fmt.Sprintf("pm1.%s.%s.%s.%s", lab.ClusterName, object.Namespace, object.Name, node.UID)
+}
+
+func aliasID(node *corev1.Node) string {
+	return fmt.Sprintf("pm1.%s.node.%s", lab.ClusterName, node.UID)
+}

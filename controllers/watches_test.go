@@ -1,0 +1,151 @@
+package controllers_test
+
+import (
+	"context"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
+	spiretypes "github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/controllers"
+	spireclient "github.com/jia-app/paymesh/internal/spire/client"
+	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/test/lab"
+)
+
+// Here the watches themselves are the subject: a whole manager runs, and nobody calls Reconcile.
+var _ = Describe("a running manager", Ordered, func() {
+	var server *lab.SPIREServer
+	ctx, cancel := context.WithCancel(context.Background())
+
+	BeforeAll(func() {
+		server = lab.StartSPIREServer(GinkgoT(), lab.SPIREOptions{})
+		mgr, err := ctrl.NewManager(apiServer.Config, ctrl.Options{
+			Scheme: scheme, Cache: controllers.CacheOptions(), Logger: GinkgoLogr,
+			Metrics:    metricsserver.Options{BindAddress: "0"},
+			Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+		})
+		Expect(err).NotTo(HaveOccurred())
+		api, err := spireclient.NewUnix(server.Socket, nil)
+		Expect(err).NotTo(HaveOccurred())
+		entries := registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
+		Expect(mgr.Add(api)).To(Succeed())
+		Expect(mgr.Add(entries)).To(Succeed())
+		Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer())).To(Succeed())
+		surplus := &controllers.Surplus{Grace: 2 * time.Second, Clock: clock.RealClock{}}
+		Expect((&controllers.ServiceIdentityReconciler{
+			Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus,
+			Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
+		}).SetupWithManager(mgr)).To(Succeed())
+		Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus}).SetupWithManager(mgr)).To(Succeed())
+		ended := make(chan error, 1)
+		go func() { ended <- mgr.Start(ctx) }()
+		DeferCleanup(func() {
+			cancel()
+			Eventually(ended).Should(Receive(Succeed()))
+		})
+	})
+
+	ready := func(object *meshv1alpha1.ServiceIdentity, want string) {
+		GinkgoHelper()
+		Eventually(func() string {
+			if err := live.Get(ctx, client.ObjectKeyFromObject(object), object); err != nil {
+				return err.Error()
+			}
+			return statusOf(object, "Ready")
+		}).Should(Equal(want))
+	}
+	entry := func(id string) *spiretypes.Entry {
+		got, err := server.Entries.GetEntry(ctx, &entryv1.GetEntryRequest{Id: id})
+		if err != nil {
+			return nil
+		}
+		return got
+	}
+
+	It("follows an identity, its pods, their nodes and what happens in SPIRE", func() {
+		ns, first := namespace(""), node()
+		By("a node gets its alias before there is any identity")
+		Eventually(entry).WithArguments(aliasID(first)).ShouldNot(BeNil())
+		By("an identity with a pod gets its entry")
+		object, one := identity(ns, "pay"), pod(ns, "pay", first.Name)
+		Eventually(entry).WithArguments(entryID(object, first)).ShouldNot(BeNil())
+		ready(object, "True Ready")
+		By("a pod that is bound to a node before the node is there waits for it")
+		late := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "late-" + ns.Name}}
+		pod(ns, "pay", late.Name)
+		ready(object, "Unknown NodeUnknown")
+		Expect(live.Create(ctx, late)).To(Succeed())
+		DeferCleanup(func() { _ = live.Delete(context.Background(), late) })
+		Eventually(entry).WithArguments(entryID(object, late)).ShouldNot(BeNil())
+		ready(object, "True Ready")
+		By("an entry that was deleted by hand comes back, and so does an alias")
+		_, err := server.Entries.BatchDeleteEntry(ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{entryID(object, late), aliasID(first)}})
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(entry).WithArguments(entryID(object, late)).ShouldNot(BeNil())
+		Eventually(entry).WithArguments(aliasID(first)).ShouldNot(BeNil())
+		By("an entry that was changed by hand is put right")
+		changed := entry(entryID(object, first))
+		changed.Admin, changed.X509SvidTtl = true, 60
+		_, err = server.Entries.BatchUpdateEntry(ctx, &entryv1.BatchUpdateEntryRequest{Entries: []*spiretypes.Entry{changed}})
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func() bool { return entry(entryID(object, first)).GetAdmin() }).Should(BeFalse())
+		Expect(entry(entryID(object, first)).GetX509SvidTtl()).To(BeZero())
+		By("an entry goes when the grace time after its last pod is over")
+		gone(one)
+		Eventually(entry).WithArguments(entryID(object, first)).Should(BeNil())
+		ready(object, "True Ready")
+		By("a deleted identity leaves no entry")
+		Expect(live.Delete(ctx, object)).To(Succeed())
+		Eventually(entry).WithArguments(entryID(object, late)).Should(BeNil())
+		Eventually(func() error { return live.Get(ctx, client.ObjectKeyFromObject(object), object) }).ShouldNot(Succeed())
+	})
+
+	It("follows the grants of a namespace, and gives an ID on when its owner is deleted", func() {
+		ns, on := namespace(""), node()
+		owner := identity(ns, "owner", path("/given-on"))
+		ready(owner, "False PathNotGranted")
+		ns.Annotations = map[string]string{meshv1alpha1.AnnotationSPIFFEPathPrefixes: "/given-on"}
+		Expect(live.Update(ctx, ns)).To(Succeed())
+		ready(owner, "True Ready")
+		pod(ns, "owner", on.Name)
+		Eventually(entry).WithArguments(entryID(owner, on)).ShouldNot(BeNil())
+		heir := identity(ns, "heir", path("/given-on"))
+		ready(heir, "False IDClaimed")
+		pod(ns, "heir", on.Name)
+		Expect(live.Delete(ctx, owner)).To(Succeed())
+		ready(heir, "True Ready")
+		Eventually(entry).WithArguments(entryID(heir, on)).ShouldNot(BeNil())
+		Expect(entry(entryID(owner, on))).To(BeNil())
+	})
+
+	It("says in every identity that SPIRE went away, without being asked, and heals", func() {
+		ns := namespace("")
+		object := identity(ns, "pay")
+		ready(object, "True Ready")
+		server.Stop()
+		ready(object, "Unknown SPIREUnavailable")
+		server.Start(GinkgoT())
+		ready(object, "True Ready")
+	})
+
+	It("puts a status right that somebody wrote over", func() {
+		ns := namespace("")
+		object := identity(ns, "pay")
+		ready(object, "True Ready")
+		object.Status.Conditions = nil
+		Expect(live.Status().Update(ctx, object)).To(Succeed())
+		ready(object, "True Ready")
+	})
+})
