@@ -33,7 +33,7 @@ func down(ctx context.Context, o options, args []string, out io.Writer) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(out, "cluster %s is not there\n", f.Name)
 		// Somebody may have removed its folder by hand: the machine's settings are still to be put back.
-		return theMachine().Leave(f.Dir)
+		return theMachine().Leave(ctx, f.Dir)
 	}
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func clean(ctx context.Context, f state.Folder, r state.Record, keepLogs bool) e
 			return fmt.Errorf("end cluster %s: %w", f.Name, err)
 		}
 	}
-	if err := theMachine().Leave(f.Dir); err != nil {
+	if err := theMachine().Leave(ctx, f.Dir); err != nil {
 		return fmt.Errorf("end cluster %s: %w", f.Name, err)
 	}
 	if keepLogs {

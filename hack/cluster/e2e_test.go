@@ -125,6 +125,7 @@ func TestCluster(t *testing.T) {
 		{"a forward leads from the loopback to a Service", func(t *testing.T) { forwardWorks(t, a) }},
 		{"NetworkPolicy refuses and allows", func(t *testing.T) { policyWorks(t, a) }},
 		{"a second cluster runs beside it, and its end does not touch the first", func(t *testing.T) { sideBySide(t, a, b) }},
+		{"up finishes what a killed up has begun", func(t *testing.T) { upKilled(t, b) }},
 		{"a component that ends is reported with its log", func(t *testing.T) { componentEnds(t, a) }},
 		{"SIGKILL to the node ends all of it, and up works afterwards", func(t *testing.T) { killed(t, a) }},
 		{"an interrupted up leaves nothing running", func(t *testing.T) { interrupted(t, b) }},
@@ -264,6 +265,24 @@ func sideBySide(t *testing.T, a, b lab) {
 	}
 }
 
+func upKilled(t *testing.T, l lab) {
+	cmd := l.command("up")
+	fatal(t, cmd.Start())
+	eventually(t, 10*time.Second, func() error {
+		_, err := node.Ask(t.Context(), l.folder(t), false)
+		return err
+	})
+	fatal(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	if out := l.run(t, "up"); !strings.Contains(out, "is up already") {
+		t.Errorf("got:\n%s", out)
+	}
+	if out := l.run(t, "status"); !strings.Contains(out, "-> "+node.APIAddress) {
+		t.Errorf("the API server is not forwarded:\n%s", out)
+	}
+	l.run(t, "down")
+}
+
 func componentEnds(t *testing.T, l lab) {
 	s, err := node.Ask(t.Context(), l.folder(t), false)
 	fatal(t, err)
@@ -310,7 +329,7 @@ func interrupted(t *testing.T, l lab) {
 	eventually(t, 10*time.Second, func() error {
 		r, err := l.folder(t).Read()
 		if err != nil || r == nil || !r.Node.Alive() {
-			return fmt.Errorf("no node yet: %v", err)
+			return fmt.Errorf("no node yet: %w", err)
 		}
 		namespace = l.namespace(t)
 		s, err := node.Ask(ctx, l.folder(t), false)

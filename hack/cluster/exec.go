@@ -14,14 +14,14 @@ import (
 )
 
 // execute becomes the command, so that the terminal, the signals and the exit code are its own.
-func execute(_ context.Context, o options, args []string, _ io.Writer) error {
+func execute(ctx context.Context, o options, args []string, _ io.Writer) error {
 	if len(args) > 0 && args[0] == "--" {
 		args = args[1:]
 	}
 	if len(args) == 0 {
 		return errors.New("name a command: cluster exec -- kubectl get nodes")
 	}
-	cmd, err := inside(o.folder, args...)
+	cmd, err := inside(ctx, o.folder, args...)
 	if err != nil {
 		return err
 	}
@@ -30,12 +30,12 @@ func execute(_ context.Context, o options, args []string, _ io.Writer) error {
 }
 
 // inside prepares a command in the node's namespaces, with the cluster's programs before the machine's.
-func inside(f state.Folder, args ...string) (*exec.Cmd, error) {
+func inside(ctx context.Context, f state.Folder, args ...string) (*exec.Cmd, error) {
 	r, err := running(f)
 	if err != nil {
 		return nil, err
 	}
 	enter := []string{"--target", fmt.Sprint(r.Node.PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--", "env"}
 	enter = append(enter, node.Environment(f)...)
-	return exec.Command("nsenter", append(enter, args...)...), nil
+	return exec.CommandContext(ctx, "nsenter", append(enter, args...)...), nil
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/jia-app/paymesh/hack/cluster/internal/state"
 )
 
-func load(_ context.Context, o options, args []string, out io.Writer) error {
+func load(ctx context.Context, o options, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
 	var spec image.Spec
 	var entrypoint list
@@ -29,7 +29,7 @@ func load(_ context.Context, o options, args []string, out io.Writer) error {
 	}
 	if spec.Tag == "" {
 		for _, archive := range flags.Args() {
-			if err := loadArchive(o.folder, archive, out); err != nil {
+			if err := loadArchive(ctx, o.folder, archive, out); err != nil {
 				return err
 			}
 		}
@@ -46,37 +46,37 @@ func load(_ context.Context, o options, args []string, out io.Writer) error {
 	if len(entrypoint) == 0 {
 		spec.Entrypoint = []string{spec.Files[0].Target}
 	}
-	return loadImage(o.folder, spec, out)
+	return loadImage(ctx, o.folder, spec, out)
 }
 
 // loadImage streams the image into containerd while it is built.
-func loadImage(f state.Folder, spec image.Spec, out io.Writer) error {
+func loadImage(ctx context.Context, f state.Folder, spec image.Spec, out io.Writer) error {
 	began := time.Now()
 	reader, writer := io.Pipe()
 	go func() { writer.CloseWithError(image.Write(writer, spec)) }()
 	defer func() { _ = reader.Close() }()
-	if err := importArchive(f, reader); err != nil {
+	if err := importArchive(ctx, f, reader); err != nil {
 		return fmt.Errorf("load image %s: %w", spec.Tag, err)
 	}
 	fmt.Fprintf(out, "%s is loaded, in %.1f s\n", spec.Tag, time.Since(began).Seconds())
 	return nil
 }
 
-func loadArchive(f state.Folder, path string, out io.Writer) error {
+func loadArchive(ctx context.Context, f state.Folder, path string, out io.Writer) error {
 	archive, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("load images: %w", err)
 	}
 	defer func() { _ = archive.Close() }()
-	if err := importArchive(f, archive); err != nil {
+	if err := importArchive(ctx, f, archive); err != nil {
 		return fmt.Errorf("load images from %s: %w", path, err)
 	}
 	fmt.Fprintf(out, "%s is loaded\n", path)
 	return nil
 }
 
-func importArchive(f state.Folder, archive io.Reader) error {
-	cmd, err := inside(f, "ctr", "images", "import", "--local", "-")
+func importArchive(ctx context.Context, f state.Folder, archive io.Reader) error {
+	cmd, err := inside(ctx, f, "ctr", "images", "import", "--local", "-")
 	if err != nil {
 		return err
 	}

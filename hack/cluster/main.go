@@ -16,6 +16,7 @@ import (
 	"github.com/jia-app/paymesh/hack/cluster/internal/state"
 )
 
+//nolint:dupword // every line begins with the program
 const usage = `cluster runs a single-node Kubernetes on this machine (Linux, root), inside namespaces of its own.
 
   cluster [flags] up [--forward PORT:HOST:PORT]...   start it and wait until it works; says what it did if it is up already

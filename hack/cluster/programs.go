@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -17,8 +18,8 @@ import (
 var systemPackages string
 
 // checkSystem says what the machine itself must have and does not.
-func checkSystem() error {
-	cmd := exec.Command("sh", "-s", "--", "--check")
+func checkSystem(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "sh", "-s", "--", "--check")
 	cmd.Stdin = strings.NewReader(systemPackages)
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -19,8 +19,12 @@ import (
 	"github.com/jia-app/paymesh/hack/cluster/internal/state"
 )
 
-// followInterval is how often `up` looks whether the node has got further.
-const followInterval = 50 * time.Millisecond
+const (
+	// followInterval is how often `up` looks whether the node has got further.
+	followInterval = 50 * time.Millisecond
+	// followTimeout is longer than what the node allows itself, so that its own reason comes first.
+	followTimeout = node.StartTimeout + 10*time.Second
+)
 
 func up(ctx context.Context, o options, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("up", flag.ContinueOnError)
@@ -33,7 +37,7 @@ func up(ctx context.Context, o options, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := checkSystem(); err != nil {
+	if err := checkSystem(ctx); err != nil {
 		return err
 	}
 	unlock, err := o.folder.Lock(true)
@@ -62,16 +66,24 @@ func up(ctx context.Context, o options, args []string, out io.Writer) error {
 
 // already is the second `up`: it changes nothing, but tells the truth about a cluster that does not work.
 func already(ctx context.Context, f state.Folder, r state.Record, forwards []node.Forward, out io.Writer) error {
+	// The `up` that started it may have been killed before it was done.
+	if err := follow(ctx, f, r, io.Discard, func() error { return forwardAPI(ctx, f, r) }); err != nil {
+		return unwell(f, err.Error())
+	}
 	s, err := node.Ask(ctx, f, true)
 	if err != nil {
 		return err
 	}
-	if s.Phase == node.PhaseFailed || len(s.Problems) > 0 {
-		return fmt.Errorf("cluster %s runs, but not well: %s (`down`, then `up` makes a new one)", f.Name, strings.Join(append(s.Problems, s.Error), "; "))
+	if len(s.Problems) > 0 {
+		return unwell(f, strings.Join(s.Problems, "; "))
 	}
 	fmt.Fprintf(out, "cluster %s is up already, since %s, and works\n", f.Name, r.Created.Local().Format(time.DateTime))
 	printPlaces(out, f)
 	return addForwards(ctx, f, forwards, out)
+}
+
+func unwell(f state.Folder, why string) error {
+	return fmt.Errorf("cluster %s runs, but not well: %s (`down`, then `up` makes a new one)", f.Name, why)
 }
 
 // start brings a cluster up in an empty folder. If it fails, the logs stay and everything else goes.
@@ -103,7 +115,7 @@ func start(ctx context.Context, o options, out io.Writer) (err error) {
 		}
 		err = fmt.Errorf("cluster %s did not come up; the logs are in %s: %w", f.Name, f.Logs(), err)
 	}()
-	if err := prepareMachine(f, record.Cgroup); err != nil {
+	if err := prepareMachine(ctx, f, record.Cgroup); err != nil {
 		return err
 	}
 	listener, err := listen(0)
@@ -111,21 +123,33 @@ func start(ctx context.Context, o options, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { _ = listener.Close() }()
-	api := node.Forward{Port: listener.Addr().(*net.TCPAddr).Port, Target: node.APIAddress}
+	record.APIPort = listener.Addr().(*net.TCPAddr).Port
 	spec := node.Spec{Name: f.Name, Dir: f.Dir, Cgroup: record.Cgroup, Programs: programs}
-	if err := node.Prepare(spec, api.Port, record.Created); err != nil {
+	if err := node.Prepare(spec, record.APIPort, record.Created); err != nil {
 		return err
 	}
-	record.APIPort = api.Port
 	if err := launch(f, spec, &record); err != nil {
 		return err
 	}
-	if err := follow(ctx, f, record, out, func() error { return node.AddForward(ctx, f, api, listener) }); err != nil {
+	if err := follow(ctx, f, record, out, func() error { return node.AddForward(ctx, f, apiForward(record), listener) }); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "cluster %s is up, %.1f s after the start\n", f.Name, time.Since(record.Created).Seconds())
 	printPlaces(out, f)
 	return nil
+}
+
+func apiForward(r state.Record) node.Forward {
+	return node.Forward{Port: r.APIPort, Target: node.APIAddress}
+}
+
+// forwardAPI opens the API server's port where it is not open.
+func forwardAPI(ctx context.Context, f state.Folder, r state.Record) error {
+	s, err := node.Ask(ctx, f, false)
+	if err != nil || find(s.Forwards, apiForward(r)) != nil {
+		return err
+	}
+	return addForwards(ctx, f, []node.Forward{apiForward(r)}, io.Discard)
 }
 
 // cgroupName holds the folder as well: two users may each have a cluster of the same name.
@@ -138,12 +162,12 @@ func theMachine() machine.Machine {
 }
 
 // prepareMachine does what must be done outside of the namespaces.
-func prepareMachine(f state.Folder, cgroupName string) error {
+func prepareMachine(ctx context.Context, f state.Folder, cgroupName string) error {
 	m := theMachine()
 	if err := m.Enter(f.Dir); err != nil {
 		return err
 	}
-	if err := m.LoadModule("br_netfilter", node.BridgeFilter); err != nil {
+	if err := m.LoadModule(ctx, "br_netfilter", node.BridgeFilter); err != nil {
 		return err
 	}
 	enabled, err := cgroup.Create(cgroupName)
@@ -175,6 +199,8 @@ func launch(f state.Folder, spec node.Spec, record *state.Record) error {
 // follow prints the steps of the start as they are done, and returns once the node is up or has failed. connected is
 // called as soon as the node answers.
 func follow(ctx context.Context, f state.Folder, r state.Record, out io.Writer, connected func() error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, followTimeout, errors.New("the node neither comes up nor says why"))
+	defer cancel()
 	tick := time.NewTicker(followInterval)
 	defer tick.Stop()
 	printed := 0
@@ -202,7 +228,7 @@ func follow(ctx context.Context, f state.Folder, r state.Record, out io.Writer, 
 		}
 		select {
 		case <-ctx.Done():
-			return errors.New("interrupted")
+			return fmt.Errorf("interrupted: %w", context.Cause(ctx))
 		case <-tick.C:
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+//nolint:dupword // mountinfo says the type and the source, which have the same name
 func TestParseFindsTheHierarchiesOfEveryLayout(t *testing.T) {
 	for name, c := range map[string]struct {
 		mountinfo string

@@ -4,6 +4,7 @@ package machine
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -92,12 +93,12 @@ func (m Machine) AddUndo(settings ...Setting) error {
 }
 
 // LoadModule loads a kernel module where the file that it brings is missing.
-func (m Machine) LoadModule(name, brings string) error {
+func (m Machine) LoadModule(ctx context.Context, name, brings string) error {
 	if _, err := os.Stat(brings); err == nil {
 		return nil
 	}
 	return m.update(func(r *record) error {
-		if out, err := exec.Command("modprobe", name).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, "modprobe", name).CombinedOutput(); err != nil {
 			return fmt.Errorf("the kernel lacks %s (no %s): load it on this machine and try again: %w: %s", name, brings, err, bytes.TrimSpace(out))
 		}
 		if !slices.Contains(r.Modules, name) {
@@ -109,7 +110,7 @@ func (m Machine) LoadModule(name, brings string) error {
 
 // Leave takes the cluster with this state folder out, and puts the machine's settings back if it was the last one. A
 // cluster that is not in the record is success.
-func (m Machine) Leave(stateDir string) error {
+func (m Machine) Leave(ctx context.Context, stateDir string) error {
 	if _, err := os.Stat(m.Dir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -123,11 +124,11 @@ func (m Machine) Leave(stateDir string) error {
 		if before == 0 || len(r.Members) > 0 {
 			return nil
 		}
-		return m.restore(r)
+		return m.restore(ctx, r)
 	})
 }
 
-func (m Machine) restore(r *record) error {
+func (m Machine) restore(ctx context.Context, r *record) error {
 	var errs []error
 	for _, key := range Sysctls {
 		value, ok := r.Sysctls[key]
@@ -145,7 +146,7 @@ func (m Machine) restore(r *record) error {
 	}
 	for _, name := range slices.Backward(r.Modules) {
 		// Best effort: somebody else may use the module by now.
-		_ = exec.Command("modprobe", "-r", name).Run()
+		_ = exec.CommandContext(ctx, "modprobe", "-r", name).Run()
 	}
 	return errors.Join(errs...)
 }

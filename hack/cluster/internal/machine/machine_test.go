@@ -56,11 +56,11 @@ func TestTheLastClusterPutsTheSettingsBack(t *testing.T) {
 	must(t, m.Enter(a))
 	set(t, filepath.Join(m.Sysctl, Sysctls[2]), "kubelet's")
 	must(t, m.Enter(b)) // must not take the kubelet's value for the machine's
-	must(t, m.Leave(a))
+	must(t, m.Leave(t.Context(), a))
 	if got := m.value(t); got != "kubelet's" {
 		t.Errorf("with one cluster left the value is %q", got)
 	}
-	must(t, m.Leave(b))
+	must(t, m.Leave(t.Context(), b))
 	if got := m.value(t); got != "before" {
 		t.Errorf("after the last cluster the value is %q", got)
 	}
@@ -75,7 +75,7 @@ func TestAClusterWhoseFolderIsGoneDoesNotKeepTheOthers(t *testing.T) {
 	must(t, m.Enter(b))
 	set(t, filepath.Join(m.Sysctl, Sysctls[2]), "kubelet's")
 	must(t, os.RemoveAll(a))
-	must(t, m.Leave(b))
+	must(t, m.Leave(t.Context(), b))
 	if got := m.value(t); got != "before" {
 		t.Errorf("the value is %q", got)
 	}
@@ -83,16 +83,16 @@ func TestAClusterWhoseFolderIsGoneDoesNotKeepTheOthers(t *testing.T) {
 
 func TestLeavingTwiceOrWithoutEnteringChangesNothing(t *testing.T) {
 	m, a, b := lab(t)
-	must(t, m.Leave(a))
+	must(t, m.Leave(t.Context(), a))
 	must(t, m.Enter(a))
 	set(t, filepath.Join(m.Sysctl, Sysctls[2]), "kubelet's")
-	must(t, m.Leave(b))
+	must(t, m.Leave(t.Context(), b))
 	if got := m.value(t); got != "kubelet's" {
 		t.Errorf("the value is %q", got)
 	}
-	must(t, m.Leave(a))
+	must(t, m.Leave(t.Context(), a))
 	set(t, filepath.Join(m.Sysctl, Sysctls[2]), "somebody else's")
-	must(t, m.Leave(a))
+	must(t, m.Leave(t.Context(), a))
 	if got := m.value(t); got != "somebody else's" {
 		t.Errorf("the value is %q", got)
 	}
@@ -104,7 +104,7 @@ func TestARecordOfAnEarlierBootIsForgotten(t *testing.T) {
 	set(t, filepath.Join(m.Dir, recordFile), `{"bootID": "earlier", "members": ["`+b+`"], "sysctls": {"`+Sysctls[2]+`": "earlier"}}`)
 	must(t, m.Enter(a))
 	set(t, filepath.Join(m.Sysctl, Sysctls[2]), "kubelet's")
-	must(t, m.Leave(a))
+	must(t, m.Leave(t.Context(), a))
 	if got := m.value(t); got != "before" {
 		t.Errorf("the value is %q", got)
 	}
@@ -116,7 +116,7 @@ func TestUndoIsWrittenByTheLast(t *testing.T) {
 	set(t, control, "+cpu")
 	must(t, m.Enter(a))
 	must(t, m.AddUndo(Setting{Path: control, Value: "-cpu"}, Setting{Path: control + ".gone", Value: "x"}))
-	must(t, m.Leave(a))
+	must(t, m.Leave(t.Context(), a))
 	if raw, err := os.ReadFile(control); err != nil || string(raw) != "-cpu" {
 		t.Errorf("got %q, %v", raw, err)
 	}

@@ -26,7 +26,7 @@ const (
 )
 
 func volumes() []string {
-	var names []string
+	names := make([]string, 0, volumeCount)
 	for i := range volumeCount {
 		names = append(names, fmt.Sprintf("local-%02d", i))
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -31,11 +32,11 @@ var networkSysctls = map[string]string{
 // BridgeFilter is missing where the kernel has not loaded br_netfilter, which it must have before the node starts.
 const BridgeFilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 
-func (n *node) setUpNetwork() error {
+func (n *node) setUpNetwork(ctx context.Context) error {
 	if err := unix.Sethostname([]byte(n.spec.hostname())); err != nil {
 		return fmt.Errorf("set the host name: %w", err)
 	}
-	cmd := exec.Command("ip", "-batch", "-")
+	cmd := exec.CommandContext(ctx, "ip", "-batch", "-")
 	cmd.Stdin = strings.NewReader(network)
 	// exec.Cmd would wait for this process itself; it is the only one that runs yet, and the reaper has not started.
 	if out, err := cmd.CombinedOutput(); err != nil {

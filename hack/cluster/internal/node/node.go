@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// startTimeout is long enough for a machine that compiles something meanwhile.
-	startTimeout = 3 * time.Minute
+	// StartTimeout is long enough for a machine that compiles something meanwhile.
+	StartTimeout = 3 * time.Minute
 	// stopGrace is for components to finish what they write; nothing that they hold is kept.
 	stopGrace = time.Second
 )
@@ -57,7 +57,7 @@ func Run(name, dir string) error {
 	if err := os.Setenv("TMPDIR", "/tmp"); err != nil { // the machine's may be read-only here
 		return err
 	}
-	if err := n.setUpNetwork(); err != nil {
+	if err := n.setUpNetwork(ctx); err != nil {
 		return err
 	}
 	if n.api, err = newAPIClient(f); err != nil {
@@ -98,7 +98,7 @@ func (n *node) finish(err error) {
 
 // bringUp starts the components, each as soon as what it needs is there.
 func (n *node) bringUp(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, StartTimeout)
 	defer cancel()
 	tasks := newTasks(ctx)
 	tasks.add("containerd", n.startContainerd)

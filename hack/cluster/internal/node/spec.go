@@ -77,7 +77,7 @@ func loadSpec(f state.Folder) (Spec, error) {
 }
 
 func ips(addresses ...string) []net.IP {
-	var parsed []net.IP
+	parsed := make([]net.IP, 0, len(addresses))
 	for _, a := range addresses {
 		parsed = append(parsed, net.ParseIP(a))
 	}

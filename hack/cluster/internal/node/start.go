@@ -40,6 +40,7 @@ func Start(s Spec) (pid int, release func() error, err error) {
 	}
 	defer func() { _ = log.Close() }()
 
+	//nolint:noctx // it outlives this command
 	cmd := exec.Command(s.Programs[self], EnterCommand, s.Name, s.Dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = gate, log, log
 	cmd.Dir = "/"

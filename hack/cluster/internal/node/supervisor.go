@@ -92,6 +92,7 @@ func (s *supervisor) collect() {
 
 // launch starts a process. Its output must be a file: a pipe would need somebody to wait.
 func (s *supervisor) launch(name, path string, args []string, stdin, output *os.File) (*process, error) {
+	//nolint:noctx // a context would need somebody to wait
 	cmd := exec.Command(path, args...)
 	cmd.Env = s.env
 	cmd.Dir = "/"
@@ -182,7 +183,7 @@ func (s *supervisor) await(ctx context.Context, p *process, what string, probe f
 func (s *supervisor) components() []ComponentStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []ComponentStatus
+	all := make([]ComponentStatus, 0, len(s.processes))
 	for _, p := range s.processes {
 		c := ComponentStatus{Name: p.name, PID: p.pid, Since: p.started, Log: s.folder.Log(p.name)}
 		select {

@@ -57,15 +57,20 @@ func Open(name, dir string) (Folder, error) {
 	if err != nil {
 		return Folder{}, fmt.Errorf("state folder of cluster %s: %w", name, err)
 	}
-	// Symbolic links would resolve differently after the node has changed its root.
-	if real, err := filepath.EvalSymlinks(filepath.Dir(dir)); err == nil {
-		dir = filepath.Join(real, filepath.Base(dir))
-	}
-	f := Folder{Name: name, Dir: dir}
+	f := Folder{Name: name, Dir: resolve(dir)}
 	if len(f.ControlSocket()) > maxSocketPath {
-		return Folder{}, fmt.Errorf("state folder %s: its path is too long for a Unix socket; choose a shorter one with --state-dir", dir)
+		return Folder{}, fmt.Errorf("state folder %s: its path is too long for a Unix socket; choose a shorter one with --state-dir", f.Dir)
 	}
 	return f, nil
+}
+
+// resolve follows the symbolic links of a path whose end need not be there yet: the links would lead elsewhere after
+// the node has changed its root, and one folder must have one name.
+func resolve(path string) string {
+	if found, err := filepath.EvalSymlinks(path); err == nil || path == "/" {
+		return found
+	}
+	return filepath.Join(resolve(filepath.Dir(path)), filepath.Base(path))
 }
 
 func defaultBase() (string, error) {

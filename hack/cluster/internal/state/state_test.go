@@ -42,6 +42,28 @@ func TestOpenUsesTheStateHomeOfTheUser(t *testing.T) {
 	}
 }
 
+func TestOpenGivesAFolderOneNameBeforeAndAfterItIsThere(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "real"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("real", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		f, err := Open("x", filepath.Join(dir, "link", "deep", "x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := filepath.Join(dir, "real", "deep", "x"); f.Dir != want {
+			t.Errorf("got %s, want %s", f.Dir, want)
+		}
+		if err := os.MkdirAll(f.Dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestRecordSurvives(t *testing.T) {
 	f := open(t)
 	if r, err := f.Read(); r != nil || err != nil {
@@ -109,7 +131,7 @@ func TestEmptyLeavesTheLogsOnRequestAndNothingOtherwise(t *testing.T) {
 func TestRemoveTakesTheFoldersAboveOnlyWhereTheyAreEmpty(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("XDG_STATE_HOME", home)
-	var folders []Folder
+	folders := make([]Folder, 0, 2)
 	for _, name := range []string{"a", "b"} {
 		f, err := Open(name, "")
 		if err != nil {
@@ -189,7 +211,10 @@ func list(t *testing.T, dir string) []string {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	var names []string
+	if len(entries) == 0 {
+		return nil
+	}
+	names := make([]string, 0, len(entries))
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
