@@ -108,37 +108,33 @@ func (r *Registry) pass(ctx context.Context, hurry bool) error {
 	r.mu.Lock()
 	r.passes++
 	clear(r.writes.ended)
-	began := r.writes.now
 	r.mu.Unlock()
 	pages := 0
 	for token, more := "", true; more; pages++ {
 		if err := r.pause(ctx, gap); err != nil {
 			return err
 		}
-		r.mu.Lock()
-		asked := r.writes.now
-		r.mu.Unlock()
 		page, err := r.api.List(ctx, client.Query{RevisionsOnly: true, Token: token})
 		if err != nil {
 			return err
 		}
-		if err := r.look(ctx, r.suspects(page.Entries, asked)); err != nil {
+		if err := r.look(ctx, r.suspects(page.Entries)); err != nil {
 			return err
 		}
 		token, more = page.Next, page.Next != ""
 	}
 	r.pages = pages
 	r.metrics.audits.Inc()
-	return r.look(ctx, r.unseen(began))
+	return r.look(ctx, r.unseen())
 }
 
-// suspects are the entries of a page that differ from what is remembered.
-func (r *Registry) suspects(page []spire.Held, asked uint64) []string {
+// suspects are the entries of a page that differ from what is remembered. It may be our own writes that came between.
+func (r *Registry) suspects(page []spire.Held) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var suspects []string
 	for _, entry := range page {
-		if _, ours := spire.ParseEntryID(r.cluster.Name, entry.ID); !ours || r.writes.supersede(entry.ID, asked) {
+		if _, ours := spire.ParseEntryID(r.cluster.Name, entry.ID); !ours {
 			continue
 		}
 		have, ok := r.memory.entries[entry.ID]
@@ -151,14 +147,13 @@ func (r *Registry) suspects(page []spire.Held, asked uint64) []string {
 	return suspects
 }
 
-// unseen are the entries that are remembered and that the pass did not come by, without those that were written since
-// it began.
-func (r *Registry) unseen(began uint64) []string {
+// unseen are the entries that are remembered, were not written since the pass began, and that it did not come by.
+func (r *Registry) unseen() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var unseen []string
 	for id, entry := range r.memory.entries {
-		if entry.pass != r.passes && !r.writes.supersede(id, began) {
+		if entry.pass != r.passes {
 			unseen = append(unseen, id)
 		}
 	}

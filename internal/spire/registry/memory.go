@@ -17,7 +17,7 @@ type memory struct {
 type record struct {
 	spire.Held
 	owner spire.Owner
-	// pass is the last audit pass that saw the entry as it is.
+	// pass is the last audit pass that saw the entry as it is, or in which it was written.
 	pass uint64
 }
 
