@@ -1,0 +1,293 @@
+package spire_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	"google.golang.org/grpc/codes"
+
+	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/spire/client"
+	"github.com/jia-app/paymesh/test/lab"
+)
+
+func TestEachEntryOfAPlanHasItsOwnResult(t *testing.T) {
+	c := admin(t, server)
+	mustCreate(t, server, manual("client-foreign", "/client-results/taken"))
+	good, bad, last := entry(t, "client-results", "good"), entry(t, "client-results", "bad"), entry(t, "client-results", "last")
+	bad.FederatesWith = []string{"nobody.org"}
+	clash := entry(t, "client-results", "clash")
+	clash.SPIFFEID, clash.ParentID, clash.Selectors = "spiffe://jia.app/client-results/taken", "spiffe://jia.app/spire/server", []string{"k8s:ns:manual"}
+
+	results := apply(t, c, spire.Plan{Create: []spire.Entry{good, bad, clash, last}})
+	type line struct {
+		ID       string
+		Code     codes.Code
+		Conflict string
+	}
+	var got []line
+	for _, r := range results {
+		l := line{ID: r.ID, Code: r.Code}
+		if r.Conflict != nil {
+			l.Conflict = r.Conflict.ID
+		}
+		if (r.Code == codes.OK) != (r.Entry != nil) || (r.Code == codes.OK) == (r.Message != "") {
+			t.Errorf("%s: %s with entry %v and message %q", r.ID, r.Code, r.Entry, r.Message)
+		}
+		got = append(got, l)
+	}
+	want := []line{{ID: good.ID}, {ID: bad.ID, Code: codes.Internal}, {ID: clash.ID, Code: codes.AlreadyExists, Conflict: "client-foreign"}, {ID: last.ID}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestAPlanMayBeAppliedTwice(t *testing.T) {
+	c := admin(t, server)
+	one, two := entry(t, "client-twice", "one"), entry(t, "client-twice", "two")
+	var before []spire.Held
+	for round := range 2 {
+		var held []spire.Held
+		for _, r := range apply(t, c, spire.Plan{Create: []spire.Entry{one, two}, Delete: []string{"pm1.client-twice.node.9"}}) {
+			if r.Code != codes.OK {
+				t.Errorf("round %d: %s %s: %s %s", round, r.Op, r.ID, r.Code, r.Message)
+			}
+			if r.Entry != nil {
+				held = append(held, *r.Entry)
+			}
+		}
+		if plan := spire.Diff([]spire.Entry{one, two}, held); !plan.Empty() {
+			t.Errorf("round %d: what the server answered differs from what was written: %+v", round, plan)
+		}
+		if round == 1 {
+			if diff := cmp.Diff(before, held); diff != "" {
+				t.Errorf("the second time wrote something:\n%s", diff)
+			}
+		}
+		before = held
+	}
+	for _, e := range []spire.Entry{one, two} {
+		held, found, err := c.Get(t.Context(), e.ID)
+		if err != nil || !found || !held.Equal(e) {
+			t.Errorf("the server holds %+v (%v, %v), want %+v", held, found, err, e)
+		}
+	}
+}
+
+func TestAnEntryToCreateWhoseIDIsThereIsPutRightInPlace(t *testing.T) {
+	c := admin(t, server)
+	for name, change := range map[string]func(e *spire.Entry){
+		"same tuple, other fields": func(e *spire.Entry) { e.Hint, e.Admin = "by hand", true },
+		"other tuple":              func(e *spire.Entry) { e.Selectors = []string{"k8s:ns:by-hand"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := entry(t, "client-place", strings.ReplaceAll(strings.Fields(name)[0], ",", ""))
+			there := want
+			change(&there)
+			apply(t, c, spire.Plan{Create: []spire.Entry{there}})
+			results := apply(t, c, spire.Plan{Create: []spire.Entry{want}})
+			if len(results) != 1 || results[0].Code != codes.OK || results[0].Op != client.OpCreate || results[0].Entry == nil {
+				t.Fatalf("got %+v", results)
+			}
+			held, _, err := c.Get(t.Context(), want.ID)
+			if err != nil || !held.Equal(want) || held.Revision != 1 {
+				t.Errorf("the server holds %+v (%v)", held, err)
+			}
+		})
+	}
+}
+
+func TestAnEntryToUpdateThatIsNotThereIsNotFound(t *testing.T) {
+	results := apply(t, admin(t, server), spire.Plan{Update: []spire.Entry{entry(t, "client-none", "none")}})
+	if len(results) != 1 || results[0].Code != codes.NotFound || results[0].Op != client.OpUpdate {
+		t.Errorf("got %+v", results)
+	}
+}
+
+func TestAdditionalAttributesThatSomebodySetSurviveOurUpdates(t *testing.T) {
+	c := admin(t, server)
+	e := entry(t, "client-attributes", "a")
+	apply(t, c, spire.Plan{Create: []spire.Entry{e}})
+	byHand := get(t, server, e.ID)
+	byHand.AdditionalAttributes = &types.Entry_AdditionalAttributes{JwtSvidIncludeJti: true}
+	if _, status := update(t, server, byHand, nil); codes.Code(status.Code) != codes.OK {
+		t.Fatal(status)
+	}
+	e.Hint = "other"
+	apply(t, c, spire.Plan{Update: []spire.Entry{e}})
+	if got := get(t, server, e.ID); got.Hint != "other" || !got.AdditionalAttributes.GetJwtSvidIncludeJti() {
+		t.Errorf("got %v", got)
+	}
+}
+
+// operator is a client with the operator's SVID from a real Workload API, over TCP with mutual TLS.
+func operator(t *testing.T, address string, metrics prometheus.Registerer) *client.Client {
+	t.Helper()
+	operatorEntry.Do(func() { server.AddUnixEntry(t, agent, cluster.OperatorID().Path()) })
+	return started(t, client.TCPOptions{Address: address, ID: cluster.OperatorID(), WorkloadAPI: agent.WorkloadAPI, Registerer: metrics})
+}
+
+var operatorEntry sync.Once
+
+func started(t *testing.T, options client.TCPOptions) *client.Client {
+	t.Helper()
+	c, err := client.NewTCP(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- c.Start(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Start ended with %v", err)
+		}
+	})
+	return c
+}
+
+// answers polls until the server answers.
+func answers(t *testing.T, c *client.Client) {
+	t.Helper()
+	lab.Eventually(t, patience, func() error {
+		_, err := c.List(t.Context(), client.Query{Size: 1})
+		return err
+	})
+}
+
+func TestTheOperatorsSVIDOpensTheServerOverTCP(t *testing.T) {
+	metrics := prometheus.NewPedanticRegistry()
+	c := operator(t, server.Address, metrics)
+	answers(t, c)
+	e := entry(t, "client-tcp", "a")
+	if results := apply(t, c, spire.Plan{Create: []spire.Entry{e}}); results[0].Code != codes.OK {
+		t.Errorf("got %+v", results)
+	}
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.Metric {
+			labels := family.GetName()
+			for _, pair := range metric.Label {
+				labels += " " + pair.GetName() + "=" + pair.GetValue()
+			}
+			seen[labels] = metric.GetCounter().GetValue() + float64(metric.GetHistogram().GetSampleCount())
+		}
+	}
+	for _, labels := range []string{"paymesh_spire_rpcs_total code=OK method=BatchCreateEntry", "paymesh_spire_rpc_duration_seconds method=BatchCreateEntry"} {
+		if seen[labels] != 1 {
+			t.Errorf("%s is %v; there are %v", labels, seen[labels], seen)
+		}
+	}
+}
+
+func TestWithoutAnSVIDEveryCallSaysSoAtOnce(t *testing.T) {
+	c := started(t, client.TCPOptions{Address: server.Address, ID: cluster.OperatorID(), WorkloadAPI: "unix:///nowhere/api.sock"})
+	lab.Eventually(t, patience, func() error {
+		begin := time.Now()
+		_, err := c.List(t.Context(), client.Query{})
+		if err == nil || time.Since(begin) > time.Second {
+			t.Fatalf("got %v after %s", err, time.Since(begin))
+		}
+		if text := err.Error(); !strings.Contains(text, "no SVID from the Workload API at unix:///nowhere/api.sock yet") || !strings.Contains(text, "no such file") {
+			return err
+		}
+		return nil
+	})
+}
+
+func TestAnSVIDOfAnotherIDIsNotPresented(t *testing.T) {
+	c := started(t, client.TCPOptions{Address: server.Address, ID: spiffeid.RequireFromPath(cluster.TrustDomain, "/paymesh/other/operator"), WorkloadAPI: agent.WorkloadAPI})
+	lab.Eventually(t, patience, func() error {
+		_, err := c.List(t.Context(), client.Query{})
+		if err == nil {
+			t.Fatal("the server answered to somebody else's SVID")
+		}
+		if !strings.Contains(err.Error(), "none for spiffe://jia.app/paymesh/other/operator") {
+			return err
+		}
+		return nil
+	})
+}
+
+func TestAServerThatIsNotTheSPIREServerIsRefused(t *testing.T) {
+	source, err := workloadapi.NewX509Source(t.Context(), workloadapi.WithClientOptions(workloadapi.WithAddr(agent.WorkloadAPI)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close() //nolint:errcheck // nothing to tell
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", tlsconfig.MTLSServerConfig(source, source, tlsconfig.AuthorizeAny()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close() //nolint:errcheck // nothing to tell
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func(conn net.Conn) { _ = conn.(*tls.Conn).HandshakeContext(t.Context()) }(conn)
+		}
+	}()
+	c := operator(t, listener.Addr().String(), nil)
+	lab.Eventually(t, patience, func() error {
+		_, err := c.List(t.Context(), client.Query{})
+		if err == nil || !strings.Contains(err.Error(), `unexpected ID`) {
+			return err
+		}
+		return nil
+	})
+}
+
+// SPIRE ends every TCP connection after three minutes, and networks whenever they like.
+func TestCallsGoOnWhileConnectionsAreCut(t *testing.T) {
+	proxy := lab.StartProxy(t, server.Address)
+	c := operator(t, proxy.Address, nil)
+	answers(t, c)
+	const cuts, callers = 20, 4
+	ctx, stop := context.WithCancel(t.Context())
+	var good atomic.Int64
+	var calling sync.WaitGroup
+	for range callers {
+		calling.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := c.List(t.Context(), client.Query{Size: 10}); err != nil {
+					t.Errorf("a call failed: %v", err)
+				}
+				good.Add(1)
+			}
+		})
+	}
+	for cut := range cuts {
+		// Each cut hits a connection that carries calls.
+		before := good.Load()
+		lab.Eventually(t, patience, func() error {
+			if proxy.Connections() <= cut || good.Load() < before+callers {
+				return fmt.Errorf("after %d cuts there were %d connections and %d calls", cut, proxy.Connections(), good.Load()-before)
+			}
+			return nil
+		})
+		proxy.Cut()
+	}
+	stop()
+	calling.Wait()
+	t.Logf("%d calls over %d connections", good.Load(), proxy.Connections())
+}
