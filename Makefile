@@ -23,7 +23,7 @@ TEST_TOOLS := etcd kube-apiserver spire-server spire-agent
 CLUSTER_TOOLS := etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl \
   containerd containerd-shim-runc-v2 ctr bridge loopback host-local portmap coredns kube-router spire-server spire-agent kustomize
 
-GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w'
+go_build = CGO_ENABLED=0 go build $(if $(1),-C $(1)) -trimpath -buildvcs=false -ldflags '-s -w'
 MODULES := . hack/cluster
 
 ##@ General
@@ -57,17 +57,17 @@ demo-down: ## Remove the demo's cluster and leave the machine as it was.
 .PHONY: build
 build: ## Build the project's binaries into bin/.
 	@mkdir -p $(BIN)
-	@$(GO_BUILD) -o $(BIN)/ ./cmd/...
+	@$(call go_build) -o $(BIN)/ ./cmd/...
 
 .PHONY: build-cluster
 build-cluster: ## Build hack/cluster into bin/.
 	@mkdir -p $(BIN)
-	@$(GO_BUILD) -C hack/cluster -o $(BIN)/cluster .
+	@$(call go_build,hack/cluster) -o $(BIN)/cluster .
 
 .PHONY: build-demo
 build-demo: ## Build the demo's workload into bin/.
 	@mkdir -p $(BIN)
-	@$(GO_BUILD) -o $(BIN)/ ./hack/demo/svidwatch
+	@$(call go_build) -o $(BIN)/ ./hack/demo/svidwatch
 
 .PHONY: generate
 generate: ## Generate deep copies, CRDs and RBAC from the markers.
@@ -121,7 +121,7 @@ e2e: ## Test on a real single-node cluster (root).
 .PHONY: bench-reconcile
 bench-reconcile: ## Measure what a reconcile costs at 100 and at 10,000 identities.
 	@$(TOOLS) $(TEST_TOOLS)
-	go test -run '^$$' -bench Reconcile -benchtime 200x ./controllers/
+	go test -run "^$$" -bench Reconcile -benchtime 500x ./test/bench/
 
 ##@ Deploy
 
