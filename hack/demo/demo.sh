@@ -9,7 +9,8 @@ if [ "$command" = down ]; then exec hack/stack.sh down "$name"; fi
 
 bold() { if [ -t 1 ]; then printf '\033[1m%s\033[0m\n' "$*"; else printf '%s\n' "$*"; fi; }
 say() { printf '\n'; bold "# $*"; }
-show() { bold "\$ $*"; "$@"; }               # what was asked, and what came back
+# show COMMAND...: what was asked, and what came back. spire_server stands for the command that it is.
+show() { bold "\$ ${*/#spire_server/kubectl exec -n spire-system spire-server-0 -- /spire-server}" | sed 's/\(spire-server\) [^ ]*spire-server entry/\1 entry/'; "$@" | cat -s; }
 refused() { bold "\$ $*"; if "$@" 2>&1; then echo "demo: this should have been refused" >&2; exit 1; fi; }
 # until_true SECONDS WHAT COMMAND...: polls.
 until_true() {

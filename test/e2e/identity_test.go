@@ -69,7 +69,7 @@ apiVersion: mesh.jia.app/v1alpha1
 kind: ServiceIdentity
 metadata: {name: invalid, namespace: payments}
 spec: {path: /payments/../admin, serviceAccountName: x}`, "apply", "-f", "-")
-		Expect(err).To(MatchError(ContainSubstring("path must consist of segments like /payments/api")))
+		Expect(err).To(MatchError(ContainSubstring("path must consist of segments, as in /payments/api")))
 	})
 
 	It("is not accepted with a path that nobody granted, and says what the administrator would type", func() {
