@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/jia-app/paymesh/hack/cluster/internal/node"
 	"github.com/jia-app/paymesh/hack/cluster/internal/state"
@@ -37,6 +38,8 @@ flags:
 type options struct {
 	folder state.Folder
 	binDir string
+
+	timeout time.Duration // of up
 }
 
 func main() {

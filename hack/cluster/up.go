@@ -22,17 +22,22 @@ import (
 const (
 	// followInterval is how often `up` looks whether the node has got further.
 	followInterval = 50 * time.Millisecond
-	// followTimeout is longer than what the node allows itself, so that its own reason comes first.
-	followTimeout = node.StartTimeout + 10*time.Second
+	// defaultTimeout is long enough for a machine that compiles something meanwhile.
+	defaultTimeout = 3 * time.Minute
+	// followGrace is for the node to say itself why it did not come up in time.
+	followGrace = 10 * time.Second
 )
 
 func up(ctx context.Context, o options, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("up", flag.ContinueOnError)
 	var wanted list
 	flags.Var(&wanted, "forward", "lead a port of this machine's loopback into the cluster: `PORT:HOST:PORT`")
+	flags.DurationVar(&o.timeout, "timeout", defaultTimeout, "how long the start may take; more on a very slow machine")
 	if err := flags.Parse(args); err != nil {
 		return flag.ErrHelp
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout+followGrace, errors.New("the node neither comes up nor says why"))
+	defer cancel()
 	forwards, err := parseForwards(wanted)
 	if err != nil {
 		return err
@@ -124,7 +129,7 @@ func start(ctx context.Context, o options, out io.Writer) (err error) {
 	}
 	defer func() { _ = listener.Close() }()
 	record.APIPort = listener.Addr().(*net.TCPAddr).Port
-	spec := node.Spec{Name: f.Name, Dir: f.Dir, Cgroup: record.Cgroup, Programs: programs}
+	spec := node.Spec{Name: f.Name, Dir: f.Dir, Cgroup: record.Cgroup, Programs: programs, StartTimeout: o.timeout}
 	if err := node.Prepare(spec, record.APIPort, record.Created); err != nil {
 		return err
 	}
@@ -199,8 +204,6 @@ func launch(f state.Folder, spec node.Spec, record *state.Record) error {
 // follow prints the steps of the start as they are done, and returns once the node is up or has failed. connected is
 // called as soon as the node answers.
 func follow(ctx context.Context, f state.Folder, r state.Record, out io.Writer, connected func() error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, followTimeout, errors.New("the node neither comes up nor says why"))
-	defer cancel()
 	tick := time.NewTicker(followInterval)
 	defer tick.Stop()
 	printed := 0

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/jia-app/paymesh/hack/cluster/internal/state"
 )
@@ -107,6 +108,9 @@ func clusterResolver() *net.Resolver {
 
 func dnsAnswers(ctx context.Context) error {
 	const name = "kubernetes.default.svc.cluster.local."
+	// A question that was lost before the Service had its rules is better asked again than waited for.
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
 	addresses, err := clusterResolver().LookupHost(ctx, name)
 	if err != nil {
 		return fmt.Errorf("CoreDNS does not answer for %s: %w", name, err)

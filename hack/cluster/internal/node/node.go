@@ -18,8 +18,6 @@ import (
 )
 
 const (
-	// StartTimeout is long enough for a machine that compiles something meanwhile.
-	StartTimeout = 3 * time.Minute
 	// stopGrace is for components to finish what they write; nothing that they hold is kept.
 	stopGrace = time.Second
 )
@@ -98,7 +96,7 @@ func (n *node) finish(err error) {
 
 // bringUp starts the components, each as soon as what it needs is there.
 func (n *node) bringUp(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, StartTimeout)
+	ctx, cancel := context.WithTimeout(ctx, n.spec.StartTimeout)
 	defer cancel()
 	tasks := newTasks(ctx)
 	tasks.add("containerd", n.startContainerd)

@@ -133,6 +133,19 @@ func TestTasksRunInOrderAndTheFirstFailureStopsTheRest(t *testing.T) {
 	}
 }
 
+func TestTasksSayWhatTheyWaitedForWhenTheTimeIsOver(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	graph := newTasks(ctx)
+	for _, name := range []string{"a", "b"} {
+		graph.add(name, func(ctx context.Context) error { <-ctx.Done(); return errors.New("waits for " + name) })
+	}
+	err := graph.run(func(string) {})
+	if err == nil || !strings.Contains(err.Error(), "a: waits for a") || !strings.Contains(err.Error(), "b: waits for b") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestJudgeNodeSaysWhyANodeIsNotReady(t *testing.T) {
 	for raw, want := range map[string]string{
 		`{"status":{"conditions":[{"type":"DiskPressure","status":"False"},{"type":"Ready","status":"True"}]}}`: "",

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/jia-app/paymesh/hack/cluster/internal/state"
 )
@@ -43,6 +44,9 @@ type Spec struct {
 	Dir      string            `json:"dir"`
 	Cgroup   string            `json:"cgroup"`
 	Programs map[string]string `json:"programs"` // name to absolute path on the machine
+
+	// StartTimeout is how long the start may take.
+	StartTimeout time.Duration `json:"startTimeout"`
 }
 
 func (s Spec) folder() state.Folder { return state.Folder{Name: s.Name, Dir: s.Dir} }

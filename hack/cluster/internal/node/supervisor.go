@@ -19,8 +19,12 @@ import (
 	"github.com/jia-app/paymesh/hack/cluster/internal/state"
 )
 
-// pollInterval is how often something that cannot be watched is looked at while the node starts.
-const pollInterval = 40 * time.Millisecond
+const (
+	// pollInterval is how often something that cannot be watched is looked at while the node starts.
+	pollInterval = 40 * time.Millisecond
+	// attemptTimeout bounds one look, generously: a busy machine answers late.
+	attemptTimeout = 10 * time.Second
+)
 
 // component is one program of the node with its arguments.
 type component struct {
@@ -163,7 +167,7 @@ func (s *supervisor) await(ctx context.Context, p *process, what string, probe f
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		err := probe(attempt)
 		cancel()
 		if err == nil {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -12,6 +13,9 @@ type tasks struct {
 	cancel context.CancelCauseFunc
 	done   map[string]chan struct{}
 	todo   []task
+
+	mu       sync.Mutex
+	failures []error
 }
 
 type task struct {
@@ -36,7 +40,18 @@ func (t *tasks) add(name string, do func(context.Context) error, needs ...string
 	t.todo = append(t.todo, task{name, do, needs})
 }
 
-// run does all tasks, reports each that is done, and returns the first failure, which cancels the others.
+// fail keeps a failure and cancels the other tasks. That these fail in their turn says nothing; but when the time for
+// all is over, each that was under way says what it was waiting for.
+func (t *tasks) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ctx.Err() == nil || errors.Is(t.ctx.Err(), context.DeadlineExceeded) {
+		t.failures = append(t.failures, err)
+	}
+	t.cancel(err)
+}
+
+// run does all tasks, reports each that is done, and returns the failure that ended it.
 func (t *tasks) run(report func(name string)) error {
 	var all sync.WaitGroup
 	for _, task := range t.todo {
@@ -49,7 +64,7 @@ func (t *tasks) run(report func(name string)) error {
 				}
 			}
 			if err := task.do(t.ctx); err != nil {
-				t.cancel(fmt.Errorf("%s: %w", task.name, err))
+				t.fail(fmt.Errorf("%s: %w", task.name, err))
 				return
 			}
 			report(task.name)
@@ -57,7 +72,9 @@ func (t *tasks) run(report func(name string)) error {
 		})
 	}
 	all.Wait()
-	err := context.Cause(t.ctx)
+	if t.ctx.Err() != nil && len(t.failures) == 0 {
+		return context.Cause(t.ctx)
+	}
 	t.cancel(nil)
-	return err
+	return errors.Join(t.failures...)
 }
