@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jia-app/paymesh/hack/cluster/internal/machine"
 	"github.com/jia-app/paymesh/hack/cluster/internal/node"
 	"github.com/jia-app/paymesh/hack/cluster/internal/state"
 )
@@ -356,6 +357,9 @@ func downLeavesNothing(t *testing.T, before snapshot, all ...lab) {
 	}
 	assertGone(t, namespace, all[0].home)
 	assertSame(t, before)
+	if record, err := os.ReadFile(filepath.Join(machine.DefaultDir, "record.json")); err == nil && strings.Contains(string(record), all[0].home) {
+		t.Errorf("the machine's record still has these clusters: %s", record)
+	}
 	if entries, err := os.ReadDir(all[0].home); err != nil || len(entries) > 0 {
 		t.Errorf("files are left: %v, %v", entries, err)
 	}

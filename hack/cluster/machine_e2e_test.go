@@ -22,10 +22,9 @@ import (
 type snapshot struct {
 	Mounts     []string
 	Interfaces []string
-	Cgroups    []string // of clusters
+	Cgroups    []string // of this test's clusters; others may come and go meanwhile
 	NFTables   string
 	Sysctls    map[string]string
-	Record     bool // whether settings of the machine are recorded
 }
 
 func takeSnapshot(t *testing.T) snapshot {
@@ -40,7 +39,7 @@ func takeSnapshot(t *testing.T) snapshot {
 	for _, i := range interfaces {
 		s.Interfaces = append(s.Interfaces, i.Name)
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/paymesh-*", "/sys/fs/cgroup/*/paymesh-*"} {
+	for _, pattern := range []string{"/sys/fs/cgroup/paymesh-e2e-[ab]-*", "/sys/fs/cgroup/*/paymesh-e2e-[ab]-*"} {
 		found, err := filepath.Glob(pattern)
 		fatal(t, err)
 		s.Cgroups = append(s.Cgroups, found...)
@@ -54,8 +53,6 @@ func takeSnapshot(t *testing.T) snapshot {
 		fatal(t, err)
 		s.Sysctls[key] = strings.TrimSpace(string(value))
 	}
-	_, err = os.Stat(machine.DefaultDir)
-	s.Record = err == nil
 	return s
 }
 
