@@ -63,7 +63,7 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, cluster mesh.Clus
 // remove deletes every entry of an owner.
 func (r *ServiceIdentityReconciler) remove(ctx context.Context, owner spire.Owner) outcome {
 	outcome := outcome{state: r.SPIRE.State()}
-	if !outcome.state.Synced || outcome.state.Err != nil {
+	if !outcome.state.Answers() {
 		return outcome
 	}
 	plan := spire.Diff(nil, r.SPIRE.Of(owner))
@@ -87,7 +87,7 @@ func (r *ServiceIdentityReconciler) held(owner spire.Owner, nodes []mesh.Node) [
 // judge compares what is wanted with what SPIRE was last seen to hold.
 func (o *outcome) judge(want []spire.Entry, held []spire.Held) {
 	left := spire.Diff(want, held)
-	o.missing = append(left.Create, left.Update...)
+	o.missing = slices.Concat(left.Create, left.Update)
 	for _, entry := range want {
 		if len(o.nodes) > 0 && slices.ContainsFunc(o.nodes, func(n mesh.Node) bool { return entry.ParentID == n.Alias.String() }) {
 			o.want = append(o.want, entry)
@@ -112,7 +112,7 @@ func (o *outcome) count() *meshv1alpha1.EntryCount {
 func (o *outcome) refused() bool { return len(o.failed) > 0 }
 
 // settled reports whether SPIRE answered, and said yes to everything.
-func (o *outcome) settled() bool { return o.state.Synced && o.state.Err == nil && !o.refused() }
+func (o *outcome) settled() bool { return o.state.Answers() && !o.refused() }
 
 func failures(results []client.Result) []client.Result {
 	return slices.DeleteFunc(slices.Clone(results), func(result client.Result) bool { return result.Code == codes.OK })

@@ -30,7 +30,7 @@ type NodeReconciler struct {
 // Reconcile brings the alias of the node with the UID that req names in line with it.
 func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	owner := spire.Owner{Kind: spire.OwnerNode, NodeUID: types.UID(req.Name)}
-	if state := r.SPIRE.State(); !state.Synced || state.Err != nil {
+	if !r.SPIRE.State().Answers() {
 		return ctrl.Result{}, nil // the registry wakes every node when it has read SPIRE's entries, or SPIRE is back
 	}
 	nodes := &metav1.PartialObjectMetadataList{}

@@ -154,8 +154,11 @@ func build(b *testing.B, size int) *world {
 	lab.Eventually(b, time.Minute, func() error { // the cache shows the statuses, so that no reconcile writes one
 		last := &meshv1alpha1.ServiceIdentity{}
 		for _, key := range w.keys {
-			if err := w.cached.Get(w.ctx, key, last); err != nil || len(last.Status.Conditions) == 0 {
-				return fmt.Errorf("%s has no status yet: %v", key, err)
+			if err := w.cached.Get(w.ctx, key, last); err != nil {
+				return err
+			}
+			if len(last.Status.Conditions) == 0 {
+				return fmt.Errorf("%s has no status yet", key)
 			}
 		}
 		return nil

@@ -12,9 +12,7 @@ import (
 	delegatedv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/agent/delegatedidentity/v1"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -73,18 +71,12 @@ func (s *SPIREServer) StartAgent(t T, node *corev1.Node) *Agent {
 		WorkloadAPI: "unix://" + dir + "/pub/api.sock",
 	}
 	s.AddUnixEntry(t, agent, delegatePath)
-	conn, err := grpc.NewClient("unix://"+dir+"/adm/api.sock", grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatalf("make a client of the agent of Node %s: %v", node.Name, err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	agent.delegated = delegatedv1.NewDelegatedIdentityClient(conn)
+	agent.delegated = delegatedv1.NewDelegatedIdentityClient(dialUnix(t, dir+"/adm/api.sock"))
 	process := start(t, dir, Binary(t, "spire-agent"), "run", "-config", filepath.Join(dir, "agent.conf"))
 	t.Cleanup(process.stop)
 	process.await(t, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
-		conn.ResetConnectBackoff()
 		stream, err := agent.delegated.SubscribeToX509Bundles(ctx, &delegatedv1.SubscribeToX509BundlesRequest{})
 		if err != nil {
 			return err
@@ -107,7 +99,7 @@ func (s *SPIREServer) AddUnixEntry(t T, agent *Agent, path string) {
 	if err != nil {
 		t.Fatalf("make the entry of %s: %v", path, err)
 	}
-	if s := answer.Results[0].Status; codes.Code(s.Code) != codes.OK { //nolint:gosec // a gRPC code
+	if s := answer.Results[0].Status; codes.Code(s.Code) != codes.OK {
 		t.Fatalf("make the entry of %s: %s", path, s.Message)
 	}
 }
@@ -122,6 +114,21 @@ type SVID struct {
 // SVIDs returns what a workload with these selectors ("k8s:ns:payments") gets from the agent, once it gets anything: the
 // agent takes the selectors as attested. It waits until ctx ends.
 func (a *Agent) SVIDs(ctx context.Context, selectors ...string) ([]SVID, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	next, err := a.Watch(ctx, selectors...)
+	for err == nil {
+		var svids []SVID
+		if svids, err = next(); len(svids) > 0 {
+			return svids, nil
+		}
+	}
+	return nil, err
+}
+
+// Watch returns a function that waits for the next SVIDs of a workload with these selectors; none where it lost them all,
+// or has none yet.
+func (a *Agent) Watch(ctx context.Context, selectors ...string) (next func() ([]SVID, error), err error) {
 	request := &delegatedv1.SubscribeToX509SVIDsRequest{}
 	for _, selector := range selectors {
 		kind, value, _ := strings.Cut(selector, ":")
@@ -131,15 +138,13 @@ func (a *Agent) SVIDs(ctx context.Context, selectors ...string) ([]SVID, error) 
 	if err != nil {
 		return nil, fmt.Errorf("ask the agent %s for the SVIDs of %q: %w", a.ID, selectors, err)
 	}
-	for {
+	return func() ([]SVID, error) {
 		answer, err := stream.Recv()
 		if err != nil {
 			return nil, fmt.Errorf("wait for the agent %s to give SVIDs to %q: %w", a.ID, selectors, err)
 		}
-		if len(answer.X509Svids) > 0 {
-			return parse(answer.X509Svids)
-		}
-	}
+		return parse(answer.X509Svids)
+	}, nil
 }
 
 func parse(answers []*delegatedv1.X509SVIDWithKey) ([]SVID, error) {

@@ -14,6 +14,7 @@ import (
 	bundlev1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/bundle/v1"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
@@ -85,19 +86,15 @@ func StartSPIREServer(t T, options SPIREOptions) *SPIREServer {
 	s.Address, s.Socket = fmt.Sprintf("127.0.0.1:%d", port), filepath.Join(s.dir, "api.sock")
 	values := map[string]any{
 		"CacheReload": cmp.Or(options.CacheReload, 100*time.Millisecond),
-		"Port": port, "Socket": s.Socket, "TrustDomain": TrustDomain, "Dir": s.dir, "AdminIDs": options.AdminIDs,
+		"Port":        port, "Socket": s.Socket, "TrustDomain": TrustDomain, "Dir": s.dir, "AdminIDs": options.AdminIDs,
 		"ClusterName": ClusterName, "ServiceAccount": agentNamespace + ":" + agentServiceAccount,
 	}
 	if options.APIServer != nil {
 		values["KubeConfig"] = options.APIServer.KubeConfig
 	}
 	writeConfig(t, filepath.Join(s.dir, "server.conf"), serverConfig, values)
-	conn, err := grpc.NewClient("unix://"+s.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatalf("make a client of %s: %v", s.Socket, err)
-	}
-	s.conn, s.Entries = conn, entryv1.NewEntryClient(conn)
-	t.Cleanup(func() { _ = conn.Close() })
+	s.conn = dialUnix(t, s.Socket)
+	s.Entries = entryv1.NewEntryClient(s.conn)
 	t.Cleanup(s.Stop)
 	s.Start(t)
 	return s
@@ -110,7 +107,6 @@ func (s *SPIREServer) Start(t T) {
 	s.running.await(t, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		s.conn.ResetConnectBackoff()
 		answer, err := grpc_health_v1.NewHealthClient(s.conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 		if err == nil && answer.Status != grpc_health_v1.HealthCheckResponse_SERVING {
 			err = fmt.Errorf("its health is %s", answer.Status)
@@ -139,6 +135,20 @@ func (s *SPIREServer) Bundle(t T) []byte {
 		_ = pem.Encode(&text, &pem.Block{Type: "CERTIFICATE", Bytes: authority.Asn1})
 	}
 	return text.Bytes()
+}
+
+// dialUnix makes a client that does not wait long before it tries again, as clients of a server that is starting do.
+func dialUnix(t T, socket string) *grpc.ClientConn {
+	t.Helper()
+	again := backoff.DefaultConfig
+	again.BaseDelay, again.MaxDelay = pollInterval, pollInterval
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: time.Second}))
+	if err != nil {
+		t.Fatalf("make a client of %s: %v", socket, err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
 
 func writeConfig(t T, path string, text *template.Template, values any) {

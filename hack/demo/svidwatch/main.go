@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -15,19 +16,26 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
-	client, err := workloadapi.New(ctx) // at SPIFFE_ENDPOINT_SOCKET
-	if err != nil {
-		log.Error("no Workload API: set SPIFFE_ENDPOINT_SOCKET to its address", "error", err)
+	if err := run(log); err != nil {
+		log.Error("svidwatch ends", "error", err)
 		os.Exit(1)
 	}
-	defer client.Close()
-	if err := client.WatchX509Context(ctx, &watcher{log: log}); err != nil && ctx.Err() == nil {
-		log.Error("the Workload API ended the watch", "error", err)
-		os.Exit(1) //nolint:gocritic // the process ends, and its connection with it
+}
+
+// run watches until it is told to stop.
+func run(log *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	client, err := workloadapi.New(ctx)
+	if err != nil {
+		return fmt.Errorf("no Workload API: set SPIFFE_ENDPOINT_SOCKET to its address: %w", err)
 	}
+	defer client.Close() //nolint:errcheck // the process ends
+	if err := client.WatchX509Context(ctx, &watcher{log: log}); ctx.Err() == nil {
+		return fmt.Errorf("watch the Workload API: %w", err)
+	}
+	return nil
 }
 
 // watcher logs what the Workload API says.

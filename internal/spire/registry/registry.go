@@ -53,6 +53,9 @@ type State struct {
 	Since time.Time
 }
 
+// Answers reports whether what the registry knows is all that there is, and can be written to.
+func (s State) Answers() bool { return s.Synced && s.Err == nil }
+
 // Registry is the memory of what a SPIRE server holds of a cluster's entries. It is kept true by the answers to its own
 // writes and by an audit that reads through the server all the time. It deletes nothing by itself, and it never holds or
 // touches an entry that ParseEntryID does not know as this cluster's.
