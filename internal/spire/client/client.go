@@ -81,7 +81,6 @@ func NewTCP(o TCPOptions) (*Client, error) {
 		return nil, fmt.Errorf("the ID to present to the SPIRE server, %q: %w", o.ID, err)
 	}
 	c := &Client{address: o.Address, identity: newIdentity(o.ID, o.WorkloadAPI)}
-	c.identity.renewed = func() { c.conn.ResetConnectBackoff() } // else the first connection waits for gRPC's next attempt
 	tls := tlsconfig.MTLSClientConfig(c.identity, c.identity, tlsconfig.AuthorizeID(server))
 	return c.connect("dns:///"+o.Address, "tcp", credentials.NewTLS(tls), o.Registerer)
 }

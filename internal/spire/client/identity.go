@@ -21,8 +21,6 @@ const workloadAPIRetryDelay = time.Second
 type identity struct {
 	id      spiffeid.ID
 	address string
-	// renewed is called when there is an SVID where there was none.
-	renewed func()
 	now     func() time.Time
 
 	mu      sync.RWMutex
@@ -32,7 +30,7 @@ type identity struct {
 }
 
 func newIdentity(id spiffeid.ID, address string) *identity {
-	return &identity{id: id, address: address, renewed: func() {}, now: time.Now, err: errors.New("it has not been asked")}
+	return &identity{id: id, address: address, now: time.Now, err: errors.New("it has not been asked")}
 }
 
 // watch takes what the Workload API gives, until ctx ends.
@@ -53,18 +51,13 @@ func (i *identity) watch(ctx context.Context) error {
 // OnX509ContextUpdate takes the SVID with our ID.
 func (i *identity) OnX509ContextUpdate(update *workloadapi.X509Context) {
 	i.mu.Lock()
-	had := i.svid != nil
+	defer i.mu.Unlock()
 	i.svid, i.bundles = nil, update.Bundles
 	i.err = fmt.Errorf("it gives other SVIDs, and none for %s: check that this ID's entry selects this pod", i.id)
 	for _, svid := range update.SVIDs {
 		if svid.ID == i.id {
 			i.svid, i.err = svid, nil
 		}
-	}
-	has := i.svid != nil
-	i.mu.Unlock()
-	if has && !had {
-		i.renewed()
 	}
 }
 

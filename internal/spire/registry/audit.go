@@ -98,10 +98,10 @@ func (r *Registry) settle(ctx context.Context) error {
 }
 
 // pass reads the IDs and revisions of all entries, page by page, and looks at those that are not as they were left. It
-// takes half of the audit interval, so that what happens to an entry just after its page was read is seen in the second
-// half; in a hurry, it takes no longer than the server does.
+// takes a little less than half of the audit interval, so that what happens to an entry just after its page was read is
+// seen within the other half; in a hurry, it takes no longer than the server does.
 func (r *Registry) pass(ctx context.Context, hurry bool) error {
-	gap := r.options.AuditInterval / time.Duration(min(2*r.pages, maxPagesPerInterval))
+	gap := r.options.AuditInterval / time.Duration(min(2*r.pages+1, maxPagesPerInterval))
 	if hurry {
 		gap = 0
 	}
