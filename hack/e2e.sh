@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs test/e2e on a cluster of its own, which is gone afterwards. KEEP=1 keeps it.
+# Tests hack/cluster (and that it leaves the machine as it was), then runs test/e2e on a cluster of its own, which is gone
+# afterwards. KEEP=1 keeps it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 name=${CLUSTER_E2E:-paymesh-e2e}
@@ -8,6 +9,9 @@ down() {
   if [ -n "${KEEP:-}" ]; then echo "e2e: the cluster $name is kept: hack/stack.sh down $name ends it"; else hack/stack.sh down "$name" || status=1; fi
   exit "$status"
 }
+make --no-print-directory cluster-tools
+hack/cluster/system-packages.sh
+(cd hack/cluster && go test -tags e2e -count=1 -timeout 10m -run TestCluster .)
 trap down EXIT
 hack/stack.sh up "$name"
 export KUBECONFIG PAYMESH_CLUSTER=$name PAYMESH_CLUSTER_BIN=$PWD/bin/cluster

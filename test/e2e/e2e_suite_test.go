@@ -28,6 +28,9 @@ func TestE2E(t *testing.T) {
 
 var _ = BeforeSuite(func() {
 	Expect(os.Getenv("KUBECONFIG")).NotTo(BeEmpty(), "make e2e sets KUBECONFIG to the cluster that it starts")
+	kubectl("rollout", "status", "-n", namespace, "deployment/"+sample, "--timeout=90s")
+	Eventually(func() string { return kubectl("get", "sid", "-n", namespace, sample, "--no-headers") }).
+		Should(MatchRegexp(`\sTrue\s.*\s1/1\s`), "the samples are what every spec starts from")
 })
 
 // A failed spec shows what the operator and SPIRE said meanwhile.
