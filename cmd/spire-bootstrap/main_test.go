@@ -84,8 +84,11 @@ func holds(t *testing.T, server *lab.SPIREServer, want []spire.Entry) (revisions
 		revisions = 0
 		for _, entry := range want {
 			held, found, err := c.Get(t.Context(), entry.ID)
-			if err != nil || !found || !held.Equal(entry) {
-				return fmt.Errorf("of %s it holds %+v (%v, %v)", entry.ID, held, found, err)
+			if err != nil {
+				return err
+			}
+			if !found || !held.Equal(entry) {
+				return fmt.Errorf("of %s it holds %+v (found: %v)", entry.ID, held, found)
 			}
 			revisions += held.Revision
 		}

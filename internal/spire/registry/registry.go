@@ -33,8 +33,9 @@ type EntryAPI interface {
 
 // Options are what a registry may be told. The zero value is good.
 type Options struct {
-	// AuditInterval is within how long a change by somebody else is noticed; DefaultAuditInterval where it is zero. On a
-	// server with more than 15 pages of entries, whoever they belong to, it takes as many seconds as twice the pages.
+	// AuditInterval is within how long a change by somebody else is noticed; DefaultAuditInterval where it is zero. Where
+	// the server has more than 14 pages of entries, whoever they belong to, it takes longer: a thirtieth of the interval
+	// for each page, and at worst twice that.
 	AuditInterval time.Duration
 	Clock         clock.Clock
 	Logger        logr.Logger

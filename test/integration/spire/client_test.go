@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -84,6 +85,22 @@ func TestAPlanMayBeAppliedTwice(t *testing.T) {
 		if err != nil || !found || !held.Equal(e) {
 			t.Errorf("the server holds %+v (%v, %v), want %+v", held, found, err, e)
 		}
+	}
+}
+
+func TestSelectorsInAnotherOrderAreTheSame(t *testing.T) {
+	want := entry(t, "client-order", "a")
+	there := manual(want.ID, "/client-order/a")
+	there.ParentId.Path, there.Selectors = "/paymesh/client-order/node/1", nil
+	for _, selector := range slices.Backward(want.Selectors) {
+		kind, value, _ := strings.Cut(selector, ":")
+		there.Selectors = append(there.Selectors, &types.Selector{Type: kind, Value: value})
+	}
+	there.DnsNames, there.Hint, there.X509SvidTtl = want.DNSNames, want.Hint, want.X509SVIDTTL
+	mustCreate(t, server, there)
+	held, _, err := admin(t, server).Get(t.Context(), want.ID)
+	if plan := spire.Diff([]spire.Entry{want}, []spire.Held{held}); err != nil || !plan.Empty() {
+		t.Errorf("it would write %+v (%v)", plan, err)
 	}
 }
 
