@@ -143,12 +143,19 @@ func (c *Client) guard(ctx context.Context, method string, request, answer any, 
 	limited, cancel := context.WithTimeout(ctx, c.timeouts.of(method))
 	defer cancel()
 	err := call(limited, method, request, answer, conn, opts...)
-	if status.Code(err) == codes.DeadlineExceeded && ctx.Err() == nil {
+	if status.Code(err) == codes.DeadlineExceeded && !sameDeadline(ctx, limited) {
 		// A peer that vanished without a word (its node lost power) is noticed by TCP after a quarter of an hour, and
 		// SPIRE forbids keepalive pings more often than every five minutes.
 		c.lines.cut()
 	}
 	return err
+}
+
+// sameDeadline reports whether it is the caller's deadline that limits a call, which says nothing about the server.
+func sameDeadline(caller, limited context.Context) bool {
+	callers, has := caller.Deadline()
+	ours, _ := limited.Deadline()
+	return has && callers.Equal(ours)
 }
 
 func (t timeouts) of(method string) time.Duration {

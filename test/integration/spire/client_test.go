@@ -153,11 +153,9 @@ func TestAdditionalAttributesThatSomebodySetSurviveOurUpdates(t *testing.T) {
 // operator is a client with the operator's SVID from a real Workload API, over TCP with mutual TLS.
 func operator(t *testing.T, address string, metrics prometheus.Registerer) *client.Client {
 	t.Helper()
-	operatorEntry.Do(func() { server.AddUnixEntry(t, agent, cluster.OperatorID().Path()) })
+	sweep(t, server)
 	return started(t, client.TCPOptions{Address: address, ID: cluster.OperatorID(), WorkloadAPI: agent.WorkloadAPI, Registerer: metrics})
 }
-
-var operatorEntry sync.Once
 
 func started(t *testing.T, options client.TCPOptions) *client.Client {
 	t.Helper()

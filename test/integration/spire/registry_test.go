@@ -76,11 +76,7 @@ func running(t *testing.T, s *lab.SPIREServer, clusterName string, interval time
 // others are all entries but those of a cluster, as SPIRE shows them.
 func others(t *testing.T, s *lab.SPIREServer, clusterName string) []*types.Entry {
 	t.Helper()
-	answer, err := s.Entries.ListEntries(t.Context(), &entryv1.ListEntriesRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return slices.DeleteFunc(answer.Entries, func(e *types.Entry) bool {
+	return slices.DeleteFunc(all(t, s), func(e *types.Entry) bool {
 		_, ours := spire.ParseEntryID(clusterName, e.Id)
 		return ours
 	})

@@ -39,7 +39,41 @@ func TestMain(m *testing.M) {
 		node = api.CreateNode(t, "node-1")
 		server = lab.StartSPIREServer(t, lab.SPIREOptions{APIServer: api, AdminIDs: []string{cluster.OperatorID().String()}})
 		agent = server.StartAgent(t, node)
+		server.AddUnixEntry(t, agent, cluster.OperatorID().Path())
 	})
+}
+
+// sweep deletes, when the test ends, what it adds to the shared server from now on, so that tests can run again (-count).
+func sweep(t *testing.T, s *lab.SPIREServer) {
+	t.Helper()
+	if s != server {
+		return // it goes with the test
+	}
+	before := map[string]bool{}
+	for _, e := range all(t, s) {
+		before[e.Id] = true
+	}
+	t.Cleanup(func() {
+		var added []string
+		for _, e := range all(t, s) {
+			if !before[e.Id] {
+				added = append(added, e.Id)
+			}
+		}
+		if len(added) > 0 {
+			remove(t, s, added...)
+		}
+	})
+}
+
+// all are the entries of a server, as SPIRE shows them.
+func all(t *testing.T, s *lab.SPIREServer) []*types.Entry {
+	t.Helper()
+	answer, err := s.Entries.ListEntries(context.WithoutCancel(t.Context()), &entryv1.ListEntriesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.Entries
 }
 
 func clusterID(t lab.T, name string) mesh.ClusterID {
@@ -52,8 +86,9 @@ func clusterID(t lab.T, name string) mesh.ClusterID {
 }
 
 // admin is a client of a server's admin socket.
-func admin(t lab.T, s *lab.SPIREServer) *client.Client {
+func admin(t *testing.T, s *lab.SPIREServer) *client.Client {
 	t.Helper()
+	sweep(t, s)
 	c, err := client.NewUnix(s.Socket, nil)
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -106,6 +141,7 @@ func manual(id, path string) *types.Entry {
 // create makes an entry by SPIRE's own API.
 func create(t *testing.T, s *lab.SPIREServer, e *types.Entry) (*types.Entry, *types.Status) {
 	t.Helper()
+	sweep(t, s)
 	answer, err := s.Entries.BatchCreateEntry(t.Context(), &entryv1.BatchCreateEntryRequest{Entries: []*types.Entry{e}})
 	if err != nil {
 		t.Fatalf("create %s: %v", e.Id, err)
@@ -143,7 +179,7 @@ func get(t *testing.T, s *lab.SPIREServer, id string) *types.Entry {
 
 func remove(t *testing.T, s *lab.SPIREServer, ids ...string) []codes.Code {
 	t.Helper()
-	answer, err := s.Entries.BatchDeleteEntry(t.Context(), &entryv1.BatchDeleteEntryRequest{Ids: ids})
+	answer, err := s.Entries.BatchDeleteEntry(context.WithoutCancel(t.Context()), &entryv1.BatchDeleteEntryRequest{Ids: ids})
 	if err != nil {
 		t.Fatalf("delete %q: %v", ids, err)
 	}
