@@ -14,9 +14,11 @@ kubectl() { KUBECONFIG=$(cluster kubeconfig) "$PAYMESH_BIN_DIR/kubectl" "$@"; }
 
 # step WHAT COMMAND...: runs a step and says how long it took; what the step prints is shown where it fails.
 step() {
-  local what=$1 start=$SECONDS log; shift
+  local what=$1 start=$SECONDS log status; shift
   log=$(mktemp)
-  if "$@" >"$log" 2>&1; then printf 'stack: %-44s %3d s\n' "$what" $((SECONDS - start)); rm -f "$log"; return; fi
+  # In the condition of an if, set -e is off: a function would go on after a command of it that failed.
+  set +e; (set -e; "$@") >"$log" 2>&1; status=$?; set -e
+  if [ "$status" = 0 ]; then printf 'stack: %-44s %3d s\n' "$what" $((SECONDS - start)); rm -f "$log"; return; fi
   cat "$log" >&2; rm -f "$log"; echo "stack: $what: failed" >&2; exit 1
 }
 
