@@ -11,7 +11,14 @@ bold() { if [ -t 1 ]; then printf '\033[1m%s\033[0m\n' "$*"; else printf '%s\n' 
 say() { printf '\n'; bold "# $*"; }
 # show COMMAND...: what was asked, and what came back. spire_server stands for the command that it is.
 show() { bold "\$ ${*/#spire_server/kubectl exec -n spire-system spire-server-0 -- /spire-server}" | sed 's/\(spire-server\) [^ ]*spire-server entry/\1 entry/'; "$@" | cat -s; }
-refused() { bold "\$ $*"; if "$@" 2>&1; then echo "demo: this should have been refused" >&2; exit 1; fi; }
+# refused MESSAGE COMMAND...: the command must fail, and say the message.
+refused() {
+  local expected=$1 said; shift
+  bold "\$ $*"
+  if said=$("$@" 2>&1); then echo "demo: this should have been refused" >&2; exit 1; fi
+  printf '%s\n' "$said"
+  [[ $said == *"$expected"* ]] || { echo "demo: it should have been refused with: $expected" >&2; exit 1; }
+}
 # until_true SECONDS WHAT COMMAND...: polls.
 until_true() {
   local limit=$1 what=$2 start=$SECONDS; shift 2
@@ -26,7 +33,8 @@ hack/stack.sh up "$name"
 KUBECONFIG=$(bin/cluster --name "$name" kubeconfig); export KUBECONFIG
 PATH=$PAYMESH_BIN_DIR:$PATH
 spire_server() { kubectl exec -n spire-system spire-server-0 -c spire-server -- /spire-server "$@" -socketPath /run/spire/server-socket/api.sock; }
-logs_have() { kubectl logs -n payments "$1" 2>/dev/null | grep -q "$2"; }
+# Not a pipe into grep -q: that ends at the first match, and kubectl may then fail for a pipe that is closed.
+logs_have() { [[ $(kubectl logs -n payments "$1") == *"$2"* ]]; }
 
 say "Two identities, a grant, and a pod: kubectl apply"
 show kubectl apply -k config/samples
@@ -58,7 +66,7 @@ show spire_server entry show -entryID "$id"
 echo "demo: it was back after $((SECONDS - gone)) s"
 
 say "An invalid object is refused, with what to write instead"
-refused kubectl apply -f hack/demo/invalid.yaml
+refused 'path must consist of segments' kubectl apply -f hack/demo/invalid.yaml
 say "A path that nobody granted is not accepted, and the object says what an administrator would type"
 show kubectl apply -f hack/demo/not-granted.yaml
 until_true 30 "the verdict" sh -c 'kubectl get sid -n payments not-granted -o jsonpath="{.status.conditions}" | grep -q PathNotGranted'
