@@ -76,7 +76,7 @@ flags() {
 # key MODULE: changes with everything that decides what is built.
 key() {
   local m=$1 files=("$here/$1"/*)
-  { (cd "$here" && sha256sum "${files[@]#"$here"/}"); [ "$m" = envoy ] || { flags "$m"; go version; }; uname -sm; } | sha256sum | cut -c1-12
+  { (cd "$here" && sha256sum "${files[@]#"$here"/}"); [ "$m" = envoy ] || { flags "$m"; echo "$go_version"; }; uname -sm; } | sha256sum | cut -c1-12
 }
 
 override_of() {
@@ -124,12 +124,15 @@ make_tool() { # make_tool TOOL BIN_DIR: builds the part where it is missing, the
   ln -f "$part/$tool" "$bin/$tool.$$" && mv -f "$bin/$tool.$$" "$bin/$tool"
 }
 
+[ "${1:-}" != --list ] || { names; exit; }
+# Without the toolchain's version there is no key, and so no folder to name.
+command -v go >/dev/null || die 'there is no go in PATH (sudo has a PATH of its own: sudo -E env "PATH=$PATH" make ...)'
+go_version=$(cd "$here" && go version) || die "go version fails in $here"
 mkdir -p "$root/parts"
 all=$(for m in $(awk 'NF {print $2}' <<<"$table" | sort -u); do key "$m"; done | sha256sum | cut -c1-12)
 bin=$root/$all/bin
 case ${1:-} in
   --dir) echo "$bin"; exit ;;
-  --list) names; exit ;;
 esac
 [ $# -gt 0 ] || mapfile -t tools < <(names)
 for tool in "${@:-${tools[@]}}"; do make_tool "$tool" "$bin"; done
