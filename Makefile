@@ -10,6 +10,8 @@ BIN ?= $(CURDIR)/bin
 IMG ?= paymesh/manager:dev
 # CLUSTER names the local cluster that demo and e2e use.
 CLUSTER ?= paymesh
+# TESTFLAGS go to every go test of make test, after -p: TESTFLAGS='-race -run Grant -v'. Empty, it leaves the race detector out.
+TESTFLAGS ?= -race
 # PARALLEL is how many packages are tested at a time; each may run an API server and a SPIRE server.
 PARALLEL ?= 2
 
@@ -70,21 +72,24 @@ build-demo: ## Build the demo's workload into bin/.
 	@$(call go_build) -o $(BIN)/ ./hack/demo/svidwatch
 
 .PHONY: generate
-generate: ## Generate deep copies, CRDs and RBAC from the markers.
+generate: ## Generate the deep copies of the kinds.
 	@$(TOOLS) controller-gen
 	@$(call tool,controller-gen) object:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: manifests
+manifests: ## Generate CRDs and RBAC from the markers.
+	@$(TOOLS) controller-gen
 	@$(call tool,controller-gen) crd:maxDescLen=400 paths=./api/... output:crd:dir=config/crd/bases
 	@$(call tool,controller-gen) rbac:roleName=paymesh-manager paths=./controllers/... output:rbac:dir=config/rbac
 
-.PHONY: manifests
-manifests: ## Check that every kustomization builds.
+.PHONY: kustomizations
+kustomizations: ## Check that every kustomization builds.
 	@$(TOOLS) kustomize
-	@for k in $$(git ls-files 'config/**kustomization.yaml'); do \
-	  $(call tool,kustomize) build $$(dirname $$k) >/dev/null || exit 1; done
+	@hack/verify/kustomizations.sh $(call tool,kustomize)
 
 .PHONY: goldens
 goldens: ## Rewrite the golden files of internal/testdata, and delete those that no stage writes.
-	@go test ./internal/mesh ./internal/spire -update >/dev/null
+	@go test ./internal/mesh ./internal/spire -update
 
 .PHONY: fmt
 fmt: ## Format the code.
@@ -101,11 +106,11 @@ imports: ## Check the import directions from what is really linked.
 	@hack/verify/imports.sh
 
 .PHONY: tidy
-tidy: ## Tidy every go.mod of the project.
+tidy: ## Tidy go.mod here and in hack/cluster (those of hack/tools when a version is raised: see CONTRIBUTING.md).
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
 
 .PHONY: verify
-verify: ## Generate, format, lint, check: then the tree is as it was, or this is red.
+verify: ## All of generate to tidy: then the tree is as it was, or this is red.
 	@hack/verify/verify.sh
 
 .PHONY: test
@@ -128,9 +133,14 @@ bench-reconcile: ## Measure what a reconcile costs at 100 and at 10,000 identiti
 .PHONY: deploy
 deploy: ## Deploy the operator to the current kubectl context, with the image IMG.
 	@$(TOOLS) kustomize
-	@hack/deploy.sh $(call tool,kustomize) $(IMG) | kubectl apply --server-side -f -
+	@hack/deploy.sh $(call tool,kustomize) config/default $(IMG) | kubectl apply --server-side -f -
+
+.PHONY: deploy-spire
+deploy-spire: ## Deploy SPIRE to the current kubectl context; beside its server runs a container of the image IMG.
+	@$(TOOLS) kustomize
+	@hack/deploy.sh $(call tool,kustomize) config/spire $(IMG) | kubectl apply --server-side -f -
 
 .PHONY: undeploy
 undeploy: ## Remove the operator and its kinds from the current kubectl context (see the README first).
 	@$(TOOLS) kustomize
-	@$(call tool,kustomize) build config/default | kubectl delete --ignore-not-found -f -
+	@hack/undeploy.sh $(call tool,kustomize)

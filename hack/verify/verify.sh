@@ -7,11 +7,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 state() { git status --porcelain=v1 --untracked-files=all; git diff HEAD; git ls-files -z --others --exclude-standard | xargs -0 -r sha256sum; }
 
 before=$(state)
-for step in tidy generate fmt goldens manifests imports lint; do
+for step in generate manifests goldens fmt lint imports kustomizations tidy; do
   start=$SECONDS
   make --no-print-directory "$step" || { echo "verify: make $step failed" >&2; exit 1; }
-  printf 'verify: %-10s %3d s\n' "$step" $((SECONDS - start))
+  printf 'verify: %-14s %3d s\n' "$step" $((SECONDS - start))
 done
+if git grep -nE '@[A-Z_]+@' -- '*.md'; then
+  echo "verify: these lines have placeholders that nobody filled in" >&2
+  exit 1
+fi
 if [ "$before" != "$(state)" ]; then
   git status --short
   git --no-pager diff --stat
