@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"sync/atomic"
@@ -56,12 +57,13 @@ type flags struct {
 func parseFlags(args []string) (flags, error) {
 	var f flags
 	set := flag.NewFlagSet("manager", flag.ContinueOnError)
+	set.SetOutput(io.Discard) // main prints the error, once
 	set.StringVar(&f.trustDomain, "trust-domain", "", "The trust domain of the SPIRE server, for example jia.app. Required.")
 	set.StringVar(&f.clusterName, "cluster-name", "", "The name that SPIRE's k8s_psat node attestor has for this cluster: letters, digits, hyphens, underscores. Required; unique among the clusters of the SPIRE server, since it marks which entries are this manager's.")
 	set.StringVar(&f.spireAddress, "spire-server-address", "", "Host and port of the SPIRE server's API, dialled with mTLS by this manager's own SVID. Either this or --spire-server-socket.")
 	set.StringVar(&f.spireSocket, "spire-server-socket", "", "Path of the SPIRE server's admin socket, where the manager runs beside it.")
-	set.StringVar(&f.workload, "workload-api", "unix:///spiffe-workload-api/spire-agent.sock", "Address of the SPIFFE Workload API that gives the manager its own SVID.")
-	set.DurationVar(&f.auditInterval, "audit-interval", 30*time.Second, "How long it may take until an entry that somebody deleted or changed in SPIRE is put right.")
+	set.StringVar(&f.workload, "workload-api", "unix:///run/spire/agent-sockets/spire-agent.sock", "Address of the SPIFFE Workload API that gives the manager its own SVID.")
+	set.DurationVar(&f.auditInterval, "audit-interval", registry.DefaultAuditInterval, "How long it may take until an entry that somebody deleted or changed in SPIRE is put right.")
 	set.DurationVar(&f.entryGrace, "entry-grace", 5*time.Minute, "How long an entry stays after the last pod of its identity left the node, so that a pod that comes back finds it.")
 	set.StringVar(&f.metricsAddress, "metrics-bind-address", ":8443", "Where /metrics is served, over HTTPS and to those only whom the API server lets read it; 0 turns it off.")
 	set.StringVar(&f.probeAddress, "health-probe-bind-address", ":8081", "Where /healthz and /readyz are served.")
@@ -69,9 +71,15 @@ func parseFlags(args []string) (flags, error) {
 	set.StringVar(&f.leaderElectNamespace, "leader-elect-namespace", "", "The namespace of the leader's Lease; by default the one that the manager runs in.")
 	f.log.BindFlags(set)
 	if err := set.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			set.SetOutput(os.Stdout)
+			set.Usage()
+		}
 		return f, err
 	}
 	switch {
+	case set.NArg() > 0: // parsing stops there: the flags behind it would be lost without a word
+		return f, fmt.Errorf("%q is not a flag: all settings are flags, --help lists them", set.Arg(0))
 	case f.trustDomain == "":
 		return f, errors.New("--trust-domain is required: the trust domain of the SPIRE server, for example jia.app")
 	case f.clusterName == "":
@@ -119,14 +127,14 @@ func run(ctx context.Context, f flags) error {
 	if err := controllers.IndexFields(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	surplus := &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}}
+	surplus, witness := &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}}, controllers.NewWitness(metrics.Registry)
 	if err := (&controllers.ServiceIdentityReconciler{
-		Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus,
+		Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus, Witness: witness,
 		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the ServiceIdentity controller: %w", err)
 	}
-	if err := (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus}).SetupWithManager(mgr); err != nil {
+	if err := (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the node controller: %w", err)
 	}
 	if err := addProbes(mgr); err != nil {

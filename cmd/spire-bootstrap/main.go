@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ type flags struct {
 func parseFlags(args []string) (flags, error) {
 	var f flags
 	set := flag.NewFlagSet("spire-bootstrap", flag.ContinueOnError)
+	set.SetOutput(io.Discard) // main prints the error, once
 	set.StringVar(&f.trustDomain, "trust-domain", "", "The trust domain of the SPIRE server. Required.")
 	set.StringVar(&f.clusterName, "cluster-name", "", "The name that SPIRE's k8s_psat node attestor has for this cluster. Required.")
 	set.StringVar(&f.socket, "server-socket", "/run/spire/server-socket/api.sock", "Path of the SPIRE server's admin socket.")
@@ -43,9 +45,15 @@ func parseFlags(args []string) (flags, error) {
 	set.DurationVar(&f.interval, "interval", 10*time.Second, "How often to look whether the entries are as they should be.")
 	f.log.BindFlags(set)
 	if err := set.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			set.SetOutput(os.Stdout)
+			set.Usage()
+		}
 		return f, err
 	}
 	switch {
+	case set.NArg() > 0: // parsing stops there: the flags behind it would be lost without a word
+		return f, fmt.Errorf("%q is not a flag: all settings are flags, --help lists them", set.Arg(0))
 	case f.trustDomain == "" || f.clusterName == "":
 		return f, errors.New("--trust-domain and --cluster-name are required: what SPIRE's server.conf has as trust_domain and in its k8s_psat clusters")
 	case f.interval < retryInterval:

@@ -169,14 +169,20 @@ func TestAnEntryOfSomebodyElsesInTheWayIsNamed(t *testing.T) {
 }
 
 func TestFlagsThatCannotWorkAreRefused(t *testing.T) {
-	for name, args := range map[string][]string{
-		"no trust domain": {"--cluster-name", "main"},
-		"no cluster":      {"--trust-domain", "jia.app"},
-		"no interval":     {"--trust-domain", "jia.app", "--cluster-name", "main", "--interval", "0s"},
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"no trust domain":    {[]string{"--cluster-name", "main"}, "--trust-domain"},
+		"no cluster":         {[]string{"--trust-domain", "jia.app"}, "--cluster-name"},
+		"no interval":        {[]string{"--trust-domain", "jia.app", "--cluster-name", "main", "--interval", "0s"}, "--interval"},
+		"an unknown flag":    {[]string{"--trust-domain", "jia.app", "--cluster-name", "main", "--colour", "red"}, "-colour"},
+		"an argument":        {[]string{"--trust-domain", "jia.app", "--cluster-name", "main", "run"}, `"run" is not a flag`},
+		"a value on its own": {[]string{"--zap-devel", "false", "--trust-domain", "jia.app", "--cluster-name", "main"}, `"false" is not a flag`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := parseFlags(args); err == nil || !strings.Contains(err.Error(), "--") {
-				t.Errorf("got %v, want an error that names the flag", err)
+			if _, err := parseFlags(c.args); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want an error with %s", err, c.says)
 			}
 		})
 	}

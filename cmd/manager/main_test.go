@@ -1,0 +1,49 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jia-app/paymesh/internal/spire/registry"
+)
+
+// required are the flags without which the manager does not start.
+var required = []string{"--trust-domain", "jia.app", "--cluster-name", "main", "--spire-server-address", "spire-server:8081"}
+
+func TestWithTheRequiredFlagsTheRestHasDefaults(t *testing.T) {
+	f, err := parseFlags(required)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.auditInterval != registry.DefaultAuditInterval || f.entryGrace != 5*time.Minute || f.leaderElect || f.log.Development ||
+		f.workload != "unix:///run/spire/agent-sockets/spire-agent.sock" {
+		t.Errorf("got %+v", f)
+	}
+}
+
+func TestFlagsThatCannotWorkAreRefused(t *testing.T) {
+	with := func(args ...string) []string { return slices.Concat(required, args) }
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"no trust domain":             {required[2:], "--trust-domain is required"},
+		"no cluster":                  {slices.Concat(required[:2], required[4:]), "--cluster-name is required"},
+		"no SPIRE server":             {required[:4], "one of --spire-server-address"},
+		"a SPIRE server two ways":     {with("--spire-server-socket", "/run/api.sock"), "and not both"},
+		"an audit without a pause":    {with("--audit-interval", "0s"), "--audit-interval is 0s"},
+		"a grace time before":         {with("--entry-grace", "-1s"), "--entry-grace is -1s"},
+		"a duration without a unit":   {with("--entry-grace", "300"), "-entry-grace"},
+		"an unknown flag":             {with("--colour", "red"), "-colour"},
+		"an argument":                 {with("run"), `"run" is not a flag`},
+		"the value of a boolean flag": {with("--leader-elect", "false", "--entry-grace", "1s"), `"false" is not a flag`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := parseFlags(c.args); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, want an error with %s", err, c.says)
+			}
+		})
+	}
+}
