@@ -10,7 +10,7 @@ if [ "$command" = down ]; then exec hack/stack.sh down "$name"; fi
 bold() { if [ -t 1 ]; then printf '\033[1m%s\033[0m\n' "$*"; else printf '%s\n' "$*"; fi; }
 say() { printf '\n'; bold "# $*"; }
 # show COMMAND...: what was asked, and what came back. spire_server stands for the command that it is.
-show() { bold "\$ ${*/#spire_server/kubectl exec -n spire-system spire-server-0 -- /spire-server}" | sed 's/\(spire-server\) [^ ]*spire-server entry/\1 entry/'; "$@" | cat -s; }
+show() { bold "\$ ${*/#spire_server/kubectl exec -n spire-system spire-server-0 -- /spire-server}" | sed 's/\(spire-server\) [^ ]*spire-server entry/\1 entry/'; "$@" | awk 'NF || !blank {print} {blank = !NF}'; }
 # refused MESSAGE COMMAND...: the command must fail, and say the message.
 refused() {
   local expected=$1 said; shift
@@ -80,5 +80,5 @@ export PATH=$PAYMESH_BIN_DIR:\$PATH
 kubectl get sid -A -o wide
 kubectl describe sid -n payments payment-service
 bin/cluster --name $name status        # what runs, and where its logs are
-make demo-down                         # leaves the machine as it was
+make demo-down CLUSTER=$name           # leaves the machine as it was
 TEXT
