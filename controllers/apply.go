@@ -20,7 +20,7 @@ import (
 type outcome struct {
 	state   registry.State
 	want    []spire.Entry   // the identity's own entries, without the aliases of its nodes
-	missing []spire.Entry   // of all that is wanted, what SPIRE does not hold exactly as rendered
+	missing []spire.Entry   // of the wanted entries and aliases, what SPIRE does not hold exactly as rendered
 	failed  []client.Result // the writes that SPIRE refused
 	nodes   []mesh.Node
 	unknown []string // nodes that run the identity and that the API server does not show
@@ -29,24 +29,23 @@ type outcome struct {
 
 // apply makes SPIRE hold the entries of an identity, with the aliases of the nodes that they are under. It makes one RPC
 // where something is missing, and none where all is right.
-func (r *ServiceIdentityReconciler) apply(ctx context.Context, cluster mesh.ClusterID, key types.NamespacedName, identity mesh.Identity, problems []mesh.Problem) outcome {
+func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.NamespacedName, identity mesh.Identity, accepted bool, problems []mesh.Problem) outcome {
+	owner := identityOwner(key)
 	outcome := outcome{state: r.SPIRE.State(), nodes: identity.Nodes, unknown: identity.UnknownNodes}
 	if !outcome.state.Synced || undecided(key, problems) {
 		return outcome
 	}
-	wanted := mesh.Mesh{Cluster: cluster, Nodes: identity.Nodes}
-	if identity.Key == key {
-		wanted.Identities = []mesh.Identity{identity}
+	if accepted {
+		outcome.want = spire.Entries(mesh.Mesh{Cluster: r.Cluster, Identities: []mesh.Identity{identity}})
 	}
-	want := spire.Entries(wanted)
-	plan := spire.Diff(want, r.held(identityOwner(key), identity.Nodes))
-	switch {
-	case len(identity.UnknownNodes) > 0:
-		plan.Delete = nil // whether an entry is in surplus shows only when every node of its pods is known
-	case identity.Key == key:
-		plan.Delete, outcome.lingers = r.Surplus.Due(identityOwner(key), plan.Delete)
-	default:
-		// Not accepted any more, by somebody's word: a grant was taken back. That is not put off.
+	aliases := spire.Entries(mesh.Mesh{Cluster: r.Cluster, Nodes: identity.Nodes})
+	want := slices.Concat(aliases, outcome.want)
+	plan := spire.Diff(want, r.held(owner, identity.Nodes))
+	if accepted { // else it is so by somebody's word, such as a grant that was taken back: that is not put off
+		plan.Delete, outcome.lingers = r.Surplus.Due(owner, plan.Delete)
+	}
+	if len(identity.UnknownNodes) > 0 { // whether an entry is in surplus shows only when every node of its pods is known
+		plan.Delete, outcome.lingers = nil, 0
 	}
 	if outcome.state.Err == nil && !plan.Empty() {
 		results, err := r.SPIRE.Apply(ctx, plan)
@@ -56,7 +55,8 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, cluster mesh.Clus
 		}
 		outcome.failed = failures(results)
 	}
-	outcome.judge(want, r.held(identityOwner(key), identity.Nodes))
+	left := spire.Diff(want, r.held(owner, identity.Nodes))
+	outcome.missing = slices.Concat(left.Create, left.Update)
 	return outcome
 }
 
@@ -84,26 +84,18 @@ func (r *ServiceIdentityReconciler) held(owner spire.Owner, nodes []mesh.Node) [
 	return held
 }
 
-// judge compares what is wanted with what SPIRE was last seen to hold.
-func (o *outcome) judge(want []spire.Entry, held []spire.Held) {
-	left := spire.Diff(want, held)
-	o.missing = slices.Concat(left.Create, left.Update)
-	for _, entry := range want {
-		if len(o.nodes) > 0 && slices.ContainsFunc(o.nodes, func(n mesh.Node) bool { return entry.ParentID == n.Alias.String() }) {
-			o.want = append(o.want, entry)
-		}
-	}
-}
-
 // count is how many of the identity's own entries SPIRE holds.
 func (o *outcome) count() *meshv1alpha1.EntryCount {
-	missing := 0
+	missing := map[string]bool{}
 	for _, entry := range o.missing {
-		if slices.ContainsFunc(o.want, func(w spire.Entry) bool { return w.ID == entry.ID }) {
-			missing++
+		missing[entry.ID] = true
+	}
+	count := &meshv1alpha1.EntryCount{Wanted: int32(len(o.nodes))} //nolint:gosec // a cluster has fewer nodes
+	for _, entry := range o.want {
+		if !missing[entry.ID] {
+			count.Registered++
 		}
 	}
-	count := &meshv1alpha1.EntryCount{Wanted: int32(len(o.nodes)), Registered: int32(len(o.want) - missing)} //nolint:gosec // a cluster has fewer nodes
 	count.Summary = fmt.Sprintf("%d/%d", count.Registered, count.Wanted)
 	return count
 }

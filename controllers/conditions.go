@@ -22,16 +22,18 @@ const (
 	maxNamed = 10
 	// maxMessage keeps what others say (SPIRE's error texts) well within the 32,768 bytes of a condition's message.
 	maxMessage = 4096
+	// maxNote is what the API server takes of an event's note.
+	maxNote = 1024
 )
 
 // setAccepted says whether the model took the identity up, and if not, why.
-func setAccepted(object *meshv1alpha1.ServiceIdentity, accepted bool, problems []mesh.Problem) {
+func setAccepted(object *meshv1alpha1.ServiceIdentity, problems []mesh.Problem) {
 	condition := metav1.Condition{
 		Type: meshv1alpha1.ConditionAccepted, Status: metav1.ConditionTrue,
 		Reason: meshv1alpha1.ReasonAccepted, Message: "the SPIFFE ID is granted to the namespace, and nobody else has it",
 	}
 	for _, problem := range problems {
-		if accepted || problem.Object != mesh.KeyOf(object) {
+		if problem.Object != mesh.KeyOf(object) {
 			continue
 		}
 		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, problem.Reason, problem.Message
@@ -48,7 +50,7 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 	switch {
 	case o.state.Err != nil:
 		condition.Reason = meshv1alpha1.ReasonSPIREUnavailable
-		condition.Message = "the SPIRE server does not answer; its entries stay as they are, and this is tried again by itself: " + o.state.Err.Error()
+		condition.Message = "the SPIRE server does not answer; its entries stay as they are, and this is retried automatically: " + o.state.Err.Error()
 	case !o.state.Synced:
 		condition.Reason, condition.Message = meshv1alpha1.ReasonSyncing, "the manager is reading what the SPIRE server holds"
 	case !accepted:
@@ -62,7 +64,7 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 	case len(o.missing) > 0:
 		// SPIRE took the write, and was seen to hold something else since: the audit has already asked for another look.
 		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDrifted
-		condition.Message = "the SPIRE server does not hold as rendered: " + names(entryIDs(o.missing))
+		condition.Message = "the SPIRE server does not hold these entries as rendered: " + names(entryIDs(o.missing))
 	case len(o.nodes) == 0:
 		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonNoPods
 		condition.Message = "no pod of service account " + object.Spec.ServiceAccountName + " that the identity selects is bound to a node: no entry is needed yet"
@@ -78,7 +80,9 @@ func setDeleting(object *meshv1alpha1.ServiceIdentity, o outcome) {
 	condition := metav1.Condition{Type: meshv1alpha1.ConditionRegistered, Status: metav1.ConditionUnknown}
 	switch {
 	case o.refused():
+		condition.Status = metav1.ConditionFalse
 		condition.Reason, condition.Message = refusal(o.failed)
+		condition.Message = "the object goes when its entries are deleted: " + condition.Message
 	case o.state.Err != nil:
 		condition.Reason = meshv1alpha1.ReasonSPIREUnavailable
 		condition.Message = "the object goes when its entries are deleted, and the SPIRE server does not answer; if it is gone for good, remove the finalizer " +
@@ -112,7 +116,7 @@ func refusal(failed []spireclient.Result) (reason, message string) {
 	for _, result := range failed {
 		if other := result.Conflict; other != nil {
 			return meshv1alpha1.ReasonConflict, fmt.Sprintf(
-				"SPIRE holds the entry %s of somebody else's with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be made: delete that one, and this one follows by itself",
+				"SPIRE holds entry %s, which paymesh did not create, with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be created: delete that entry, and this one follows automatically",
 				other.ID, other.ParentID, other.SPIFFEID, strings.Join(other.Selectors, " "), result.ID)
 		}
 	}
@@ -137,7 +141,7 @@ func (r *ServiceIdentityReconciler) report(ctx context.Context, before, object *
 		if condition.Status == metav1.ConditionFalse || condition.Reason == meshv1alpha1.ReasonSPIREUnavailable {
 			kind = corev1.EventTypeWarning
 		}
-		r.Events.Eventf(object, nil, kind, condition.Reason, condition.Type, "%s", condition.Message)
+		r.Events.Eventf(object, nil, kind, condition.Reason, condition.Type, "%s", shorten(condition.Message, maxNote))
 	}
 	return nil
 }
@@ -145,10 +149,17 @@ func (r *ServiceIdentityReconciler) report(ctx context.Context, before, object *
 // set sets a condition, with the generation that it speaks of and a message of bounded length.
 func set(conditions *[]metav1.Condition, generation int64, condition metav1.Condition) {
 	condition.ObservedGeneration = generation
-	if len(condition.Message) > maxMessage {
-		condition.Message = strings.ToValidUTF8(condition.Message[:maxMessage], "") + " ..."
-	}
+	condition.Message = shorten(condition.Message, maxMessage)
 	meta.SetStatusCondition(conditions, condition)
+}
+
+// shorten cuts a text down to a number of bytes, at a character.
+func shorten(text string, limit int) string {
+	const more = " ..."
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit-len(more)], "") + more
 }
 
 // names lists names for a message: the first few, and how many more there are.

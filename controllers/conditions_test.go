@@ -1,16 +1,20 @@
 package controllers
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
 	"github.com/jia-app/paymesh/internal/spire/client"
+	"github.com/jia-app/paymesh/internal/spire/registry"
 )
 
 func TestReadyIsDerivedFromTheOtherConditions(t *testing.T) {
@@ -40,6 +44,71 @@ func TestReadyIsDerivedFromTheOtherConditions(t *testing.T) {
 				t.Errorf("Ready is %s, %s, of generation %d, want %s, %s, 7", ready.Status, ready.Reason, ready.ObservedGeneration, test.want, test.reason)
 			}
 		})
+	}
+}
+
+func TestRegisteredSaysWhatStandsInTheWay(t *testing.T) {
+	synced := registry.State{Synced: true}
+	node := mesh.Node{Name: "node-1"}
+	missing := []spire.Entry{{ID: "pm1.main.a.b.1"}}
+	rejected := []client.Result{{ID: "pm1.main.a.b.1", Code: codes.InvalidArgument, Message: "invalid DNS name"}}
+	for name, test := range map[string]struct {
+		outcome           outcome
+		notAccepted       bool
+		want, mentions    string
+		deleting, because string
+	}{
+		"all is there":        {outcome: outcome{state: synced, nodes: []mesh.Node{node}}, want: "True Registered", mentions: "node-1"},
+		"no pod":              {outcome: outcome{state: synced}, want: "True NoPods", mentions: "pay"},
+		"not accepted":        {outcome: outcome{state: synced}, notAccepted: true, want: "False NotAccepted", mentions: "Accepted"},
+		"still reading":       {outcome: outcome{}, want: "Unknown Syncing", mentions: "reading", deleting: "Unknown Syncing", because: "the object goes when"},
+		"SPIRE away at first": {outcome: outcome{state: registry.State{Err: errors.New("refused")}}, want: "Unknown SPIREUnavailable", mentions: "refused"},
+		"SPIRE away later": {
+			outcome: outcome{state: registry.State{Synced: true, Err: errors.New("refused")}, nodes: []mesh.Node{node}}, want: "Unknown SPIREUnavailable", mentions: "retried automatically",
+			deleting: "Unknown SPIREUnavailable", because: meshv1alpha1.FinalizerEntries,
+		},
+		"a refused write": {
+			outcome: outcome{state: synced, failed: rejected, missing: missing}, want: "False Rejected", mentions: "invalid DNS name",
+			deleting: "False Rejected", because: "the object goes when",
+		},
+		"an unknown node":       {outcome: outcome{state: synced, unknown: []string{"node-2"}}, want: "Unknown NodeUnknown", mentions: "node-2"},
+		"drift after the write": {outcome: outcome{state: synced, missing: missing, nodes: []mesh.Node{node}}, want: "False Drifted", mentions: "pm1.main.a.b.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			check := func(set func(*meshv1alpha1.ServiceIdentity), want, mentions string) {
+				t.Helper()
+				object := &meshv1alpha1.ServiceIdentity{Spec: meshv1alpha1.ServiceIdentitySpec{ServiceAccountName: "pay"}}
+				set(object)
+				got := meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionRegistered)
+				if status := string(got.Status) + " " + got.Reason; status != want || !strings.Contains(got.Message, mentions) {
+					t.Errorf("Registered is %s (%s), want %s, with %q", status, got.Message, want, mentions)
+				}
+			}
+			check(func(o *meshv1alpha1.ServiceIdentity) { setRegistered(o, !test.notAccepted, test.outcome) }, test.want, test.mentions)
+			if test.deleting != "" {
+				check(func(o *meshv1alpha1.ServiceIdentity) { setDeleting(o, test.outcome) }, test.deleting, test.because)
+			}
+		})
+	}
+}
+
+func TestEntriesWithoutAnObjectAreRemovedOnlyWhereItWasSeen(t *testing.T) {
+	w := NewWitness(nil)
+	known, stranger := identityOwner(types.NamespacedName{Name: "known"}), identityOwner(types.NamespacedName{Name: "stranger"})
+	w.Saw(known)
+	if !w.Knows(known) || w.Knows(stranger) {
+		t.Error("it knows whom it has seen, and nobody else")
+	}
+	if !w.Orphaned(stranger, 2) || w.Orphaned(stranger, 2) || w.count() != 2 {
+		t.Error("an orphan is news once, and counts by its entries")
+	}
+	w.Saw(stranger)
+	if w.count() != 0 {
+		t.Error("who is seen is no orphan any more")
+	}
+	w.Forget(known)
+	if w.Knows(known) {
+		t.Error("who is forgotten is not known")
 	}
 }
 

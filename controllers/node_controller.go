@@ -25,6 +25,7 @@ type NodeReconciler struct {
 	Cluster mesh.ClusterID
 	SPIRE   *registry.Registry
 	Surplus *Surplus
+	Witness *Witness
 }
 
 // Reconcile brings the alias of the node with the UID that req names in line with it.
@@ -38,8 +39,18 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	if err := r.Client.List(ctx, nodes, client.MatchingFields{byUID: req.Name}); err != nil {
 		return ctrl.Result{}, fmt.Errorf("find the Node with UID %s: %w", req.Name, err)
 	}
+	held := r.SPIRE.Of(owner)
+	switch {
+	case len(nodes.Items) > 0:
+		r.Witness.Saw(owner)
+	case len(held) == 0:
+		r.Witness.Forget(owner)
+	case !r.Witness.Knows(owner):
+		r.Witness.Orphaned(owner, len(held)) // an alias without a node leads nowhere: it is only counted
+		return ctrl.Result{}, nil
+	}
 	m, _ := mesh.Build(mesh.Objects{Cluster: r.Cluster, Nodes: nodes.Items})
-	plan := spire.Diff(spire.Entries(m), r.SPIRE.Of(owner))
+	plan := spire.Diff(spire.Entries(m), held)
 	var result ctrl.Result
 	plan.Delete, result.RequeueAfter = r.Surplus.Due(owner, plan.Delete)
 	if plan.Empty() {
@@ -50,9 +61,9 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		log.FromContext(ctx).Info("the alias of a node has to wait for SPIRE", "reason", err.Error())
 		return ctrl.Result{}, nil
 	}
-	for _, failed := range failures(results) {
-		err := fmt.Errorf("SPIRE refused the alias %s of the node with UID %s: %s: %s", failed.ID, req.Name, failed.Code, failed.Message)
-		return ctrl.Result{}, err
+	if failed := failures(results); len(failed) > 0 {
+		_, why := refusal(failed)
+		return ctrl.Result{}, fmt.Errorf("register the alias of the Node with UID %s: %s", req.Name, why)
 	}
 	return result, nil
 }
@@ -65,6 +76,6 @@ func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	})
 	return ctrl.NewControllerManagedBy(mgr).Named("node").
 		WatchesMetadata(&corev1.Node{}, byUID, builder.WithPredicates(comesOrGoes)).
-		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerNode)).
+		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerNode, requestOfNode, t.allNodes)).
 		Complete(r)
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -17,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
@@ -41,6 +44,8 @@ type ServiceIdentityReconciler struct {
 	SPIRE   *registry.Registry
 	// Surplus keeps entries for a grace time after the last pod has left their node.
 	Surplus *Surplus
+	// Witness knows which identities were there, for when one is gone without having been finalized.
+	Witness *Witness
 	Events  events.EventRecorder
 	// RetryInterval is how long to wait before an entry that SPIRE refused, or that somebody else's stands in the way
 	// of, is tried again: nothing tells when that ends.
@@ -50,15 +55,20 @@ type ServiceIdentityReconciler struct {
 // Reconcile brings what SPIRE holds of one ServiceIdentity in line with it.
 func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Request) (_ ctrl.Result, err error) {
 	object := &meshv1alpha1.ServiceIdentity{}
-	if err := r.Client.Get(ctx, req.NamespacedName, object); err != nil {
-		r.Surplus.Forget(identityOwner(req.NamespacedName))
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+	if err := r.Client.Get(ctx, req.NamespacedName, object); apierrors.IsNotFound(err) {
+		return r.gone(ctx, identityOwner(req.NamespacedName)), nil
+	} else if err != nil {
+		return ctrl.Result{}, fmt.Errorf("read ServiceIdentity %s: %w", req.NamespacedName, err)
 	}
+	r.Witness.Saw(identityOwner(req.NamespacedName))
 	if !object.DeletionTimestamp.IsZero() {
 		return r.finalize(ctx, object)
 	}
 	if err := r.ensureFinalizer(ctx, object); err != nil {
 		return ctrl.Result{}, err
+	}
+	if r.SPIRE.State().Reading() && meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionRegistered) != nil {
+		return ctrl.Result{}, nil // what was reported holds until all is read; then the registry wakes everybody
 	}
 	before := object.DeepCopy()
 	defer func() { err = errors.Join(err, r.report(ctx, before, object)) }()
@@ -69,12 +79,12 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 	}
 	m, problems := mesh.Build(objects)
 	identity, accepted := m.Identity(req.NamespacedName)
-	outcome := r.apply(ctx, m.Cluster, req.NamespacedName, identity, problems)
+	outcome := r.apply(ctx, req.NamespacedName, identity, accepted, problems)
 
 	object.Status.SPIFFEID = r.Cluster.IDOf(object)
 	object.Status.ObservedGeneration = object.Generation
 	object.Status.Entries = outcome.count()
-	setAccepted(object, accepted, problems)
+	setAccepted(object, problems)
 	setRegistered(object, accepted, outcome)
 	setReady(&object.Status.Conditions, object.Generation, meshv1alpha1.ConditionAccepted, meshv1alpha1.ConditionRegistered)
 	return r.result(outcome), nil
@@ -99,16 +109,40 @@ func (r *ServiceIdentityReconciler) finalize(ctx context.Context, object *meshv1
 	owner := identityOwner(mesh.KeyOf(object))
 	outcome := r.remove(ctx, owner)
 	if !outcome.settled() {
+		object.Status.ObservedGeneration = object.Generation
 		setDeleting(object, outcome)
 		setReady(&object.Status.Conditions, object.Generation, meshv1alpha1.ConditionAccepted, meshv1alpha1.ConditionRegistered)
 		return r.result(outcome), r.report(ctx, before, object)
 	}
-	r.Surplus.Forget(owner)
+	r.forget(owner)
 	controllerutil.RemoveFinalizer(object, meshv1alpha1.FinalizerEntries)
 	if err := r.Client.Patch(ctx, object, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
 		return ctrl.Result{}, fmt.Errorf("drop the finalizer of ServiceIdentity %s: %w", owner.Identity, err)
 	}
 	return ctrl.Result{}, nil
+}
+
+// gone removes what an identity has left behind that went without its finalizer: somebody removed that by hand.
+func (r *ServiceIdentityReconciler) gone(ctx context.Context, owner spire.Owner) ctrl.Result {
+	left := len(r.SPIRE.Of(owner))
+	if !r.Witness.Knows(owner) {
+		if r.Witness.Orphaned(owner, left) {
+			log.FromContext(ctx).Info("SPIRE holds entries of a ServiceIdentity that does not exist, and that this manager has never seen: "+
+				"they are left alone. If --cluster-name is right, delete them with spire-server entry delete", "entries", left)
+		}
+		return ctrl.Result{}
+	}
+	outcome := r.remove(ctx, owner)
+	if outcome.settled() {
+		r.forget(owner)
+	}
+	return r.result(outcome)
+}
+
+// forget drops what is remembered of an identity that has no entries any more.
+func (r *ServiceIdentityReconciler) forget(owner spire.Owner) {
+	r.Surplus.Forget(owner)
+	r.Witness.Forget(owner)
 }
 
 // ensureFinalizer sees to it that the object cannot go before its entries, ahead of the first of them.
@@ -134,7 +168,7 @@ func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOfPod), builder.WithPredicates(placementChanges)).
 		WatchesMetadata(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOnNode), builder.WithPredicates(comesOrGoes)).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(t.identitiesInNamespace), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
-		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerIdentity)).
+		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerIdentity, requestOfIdentity, t.allIdentities)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: identityWorkers}).
 		Complete(r)
 }

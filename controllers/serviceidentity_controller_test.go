@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -14,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/test/lab"
 )
@@ -178,7 +180,7 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		result := r.reconcile(key, ns, node, pod(ns, "pay", node.Name), object)
 		Expect(result.RequeueAfter).To(Equal(retry))
 		Expect(r.condition(key, "Registered")).To(Equal("False Conflict"))
-		Expect(r.message(key, "Registered")).To(ContainSubstring("the entry foreign of somebody else's"))
+		Expect(r.message(key, "Registered")).To(ContainSubstring("entry foreign, which paymesh did not create"))
 		Expect(r.identity(key).Status.Entries.Summary).To(Equal("0/1"))
 		Expect(slices.Collect(maps.Keys(r.entries()))).To(ConsistOf("foreign", aliasID(node)))
 		Expect(r.entries()["foreign"].GetRevisionNumber()).To(BeZero())
@@ -250,6 +252,30 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		Expect(<-r.events.Events).To(HavePrefix("Warning NotAccepted"))
 		r.reconcile(mesh.KeyOf(object))
 		Expect(r.events.Events).To(BeEmpty())
+	})
+
+	It("leaves entries alone whose identity does not exist and was never seen, and counts them", func() {
+		ns, node := namespace(""), node()
+		object := identity(ns, "pay")
+		r.reconcile(mesh.KeyOf(object), ns, node, pod(ns, "pay", node.Name), object)
+		r.identities.Witness = controllers.NewWitness(nil) // as of a manager that starts anew
+		object = r.identity(mesh.KeyOf(object))
+		object.Finalizers = nil
+		Expect(live.Update(r.ctx, object)).To(Succeed())
+		gone(object)
+		r.clock.Step(10 * grace)
+		Expect(r.reconcile(mesh.KeyOf(object), object)).To(Equal(ctrl.Result{}))
+		Expect(r.entries()).To(HaveKey(entryID(object, node)))
+	})
+
+	It("tells a long message as an event, cut short", func() {
+		ns := namespace("")
+		object := identity(ns, "pay", path("/"+strings.Repeat("p", 1000)))
+		r.reconcile(mesh.KeyOf(object), ns, object)
+		event := <-r.events.Events
+		Expect(event).To(HavePrefix("Warning PathNotGranted"))
+		Expect(len(strings.TrimPrefix(event, "Warning PathNotGranted "))).To(BeNumerically("<=", 1024))
+		Expect(len(r.message(mesh.KeyOf(object), "Accepted"))).To(BeNumerically(">", 2000))
 	})
 
 	It("treats an object that is gone as done", func() {

@@ -97,11 +97,11 @@ func newRig() *rig {
 	Expect(err).NotTo(HaveOccurred())
 	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer())).To(Succeed())
 	r.cached = reader.GetClient()
-	surplus := &controllers.Surplus{Grace: grace, Clock: r.clock}
+	surplus, witness := &controllers.Surplus{Grace: grace, Clock: r.clock}, controllers.NewWitness(r.metrics)
 	r.identities = &controllers.ServiceIdentityReconciler{
-		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Events: r.events, RetryInterval: retry,
+		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness, Events: r.events, RetryInterval: retry,
 	}
-	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus}
+	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness}
 	ended := make(chan error, 3)
 	for _, start := range []func(context.Context) error{reader.Start, r.registry.Start, api.Start} {
 		go func() { ended <- start(ctx) }()
@@ -152,7 +152,7 @@ func (r *rig) settle(written ...client.Object) {
 	}
 }
 
-// rpcs counts the calls to SPIRE's entry API that the reconcilers made; the audit only lists and gets.
+// writes counts the calls that write to SPIRE: those of the reconcilers, since the audit only lists and gets.
 func (r *rig) writes() (count int) {
 	GinkgoHelper()
 	families, err := r.metrics.Gather()

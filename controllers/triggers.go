@@ -82,7 +82,9 @@ func (t triggers) identities(ctx context.Context, opts ...client.ListOption) []c
 	return requests
 }
 
-func (t triggers) nodes(ctx context.Context) []ctrl.Request {
+func (t triggers) allIdentities(ctx context.Context) []ctrl.Request { return t.identities(ctx) }
+
+func (t triggers) allNodes(ctx context.Context) []ctrl.Request {
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
 	if err := t.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
@@ -96,30 +98,34 @@ func (t triggers) nodes(ctx context.Context) []ctrl.Request {
 	return requests
 }
 
-// drift wakes the owner of an entry that is not as it was left in SPIRE, and everybody when SPIRE comes or goes.
-// It puts keys straight into the queue: nothing that the registry tells can be lost on the way.
-func (t triggers) drift(spireEntries *registry.Registry, kind spire.OwnerKind) source.Source {
+// drift wakes the owner, where it is of this kind, of an entry that is not as it was left in SPIRE; and when SPIRE comes
+// or goes everybody that is there or that SPIRE holds entries of. It puts keys straight into the queue: nothing that the
+// registry tells can be lost on the way.
+func (t triggers) drift(entries *registry.Registry, kind spire.OwnerKind, requestOf func(spire.Owner) ctrl.Request,
+	everybody func(context.Context) []ctrl.Request,
+) source.Source {
 	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
-		spireEntries.Notify(func(owner spire.Owner) {
-			switch {
-			case owner.Kind != kind:
-			case kind == spire.OwnerNode:
-				queue.Add(nodeRequest(owner.NodeUID))
-			default:
-				queue.Add(ctrl.Request{NamespacedName: owner.Identity})
+		entries.Notify(func(owner spire.Owner) {
+			if owner.Kind == kind {
+				queue.Add(requestOf(owner))
 			}
 		}, func() {
-			everybody := t.identities
-			if kind == spire.OwnerNode {
-				everybody = func(ctx context.Context, _ ...client.ListOption) []ctrl.Request { return t.nodes(ctx) }
-			}
 			for _, request := range everybody(ctx) {
 				queue.Add(request)
+			}
+			for _, owner := range entries.Owners(kind) {
+				queue.Add(requestOf(owner))
 			}
 		})
 		return nil
 	})
 }
+
+func requestOfIdentity(owner spire.Owner) ctrl.Request {
+	return ctrl.Request{NamespacedName: owner.Identity}
+}
+
+func requestOfNode(owner spire.Owner) ctrl.Request { return nodeRequest(owner.NodeUID) }
 
 // nodeRequest is the key of a node: its UID, since a node that comes back under the same name is another one to SPIRE.
 func nodeRequest(uid types.UID) ctrl.Request {

@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -10,6 +11,7 @@ import (
 	spiretypes "github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -43,12 +45,12 @@ var _ = Describe("a running manager", Ordered, func() {
 		Expect(mgr.Add(api)).To(Succeed())
 		Expect(mgr.Add(entries)).To(Succeed())
 		Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer())).To(Succeed())
-		surplus := &controllers.Surplus{Grace: 2 * time.Second, Clock: clock.RealClock{}}
+		surplus, witness := &controllers.Surplus{Grace: 2 * time.Second, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
 		Expect((&controllers.ServiceIdentityReconciler{
-			Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus,
+			Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus, Witness: witness,
 			Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
 		}).SetupWithManager(mgr)).To(Succeed())
-		Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus}).SetupWithManager(mgr)).To(Succeed())
+		Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr)).To(Succeed())
 		ended := make(chan error, 1)
 		go func() { ended <- mgr.Start(ctx) }()
 		DeferCleanup(func() {
@@ -130,14 +132,44 @@ var _ = Describe("a running manager", Ordered, func() {
 		Expect(entry(entryID(owner, on))).To(BeNil())
 	})
 
+	It("removes the entries of an identity whose finalizer somebody removed by hand", func() {
+		ns, on := namespace(""), node()
+		object := identity(ns, "stripped")
+		pod(ns, "stripped", on.Name)
+		ready(object, "True Ready")
+		Eventually(entry).WithArguments(entryID(object, on)).ShouldNot(BeNil())
+		Eventually(func() error { // until no reconcile has put the finalizer back in between
+			if err := live.Get(ctx, client.ObjectKeyFromObject(object), object); err != nil {
+				return client.IgnoreNotFound(err)
+			}
+			if err := live.Delete(ctx, object); err != nil {
+				return err
+			}
+			object.Finalizers = nil
+			return errors.Join(errors.New("not gone yet"), live.Patch(ctx, object, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))))
+		}).Should(Succeed())
+		Eventually(entry).WithArguments(entryID(object, on)).Should(BeNil())
+	})
+
 	It("says in every identity that SPIRE went away, without being asked, and heals", func() {
 		ns := namespace("")
-		object := identity(ns, "pay")
-		ready(object, "True Ready")
+		one, other := identity(ns, "one"), identity(ns, "other")
+		ready(one, "True Ready")
+		ready(other, "True Ready")
 		server.Stop()
-		ready(object, "Unknown SPIREUnavailable")
+		ready(one, "Unknown SPIREUnavailable")
+		ready(other, "Unknown SPIREUnavailable")
+		By("a node that goes meanwhile has its alias removed all the same")
+		lost := node()
 		server.Start(GinkgoT())
-		ready(object, "True Ready")
+		Eventually(entry).WithArguments(aliasID(lost)).ShouldNot(BeNil())
+		server.Stop()
+		ready(one, "Unknown SPIREUnavailable")
+		gone(lost)
+		server.Start(GinkgoT())
+		ready(one, "True Ready")
+		ready(other, "True Ready")
+		Eventually(entry).WithArguments(aliasID(lost)).Should(BeNil())
 	})
 
 	It("puts a status right that somebody wrote over", func() {

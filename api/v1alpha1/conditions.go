@@ -33,8 +33,8 @@ const (
 	ReasonNoPods = "NoPods"
 	// ReasonNotAccepted (False): nothing is registered since the identity is not accepted.
 	ReasonNotAccepted = "NotAccepted"
-	// ReasonConflict (False): SPIRE holds an entry of somebody else's with the same parent, SPIFFE ID and selectors.
-	// The message names it. It is left alone.
+	// ReasonConflict (False): SPIRE holds an entry that paymesh did not create, with the same parent, SPIFFE ID and
+	// selectors. The message names it. It is left alone.
 	ReasonConflict = "Conflict"
 	// ReasonRejected (False): the SPIRE server refused an entry. The message holds its words.
 	ReasonRejected = "Rejected"
@@ -52,7 +52,7 @@ const (
 const (
 	// ReasonReady (True): every other condition is True.
 	ReasonReady = "Ready"
-	// The reason of a Ready that is not True is that of the first condition that is not.
+	// The reason of a Ready that is not True is that of the first condition that is False, else of the first that is Unknown.
 )
 
 // AnnotationSPIFFEPathPrefixes on a Namespace grants SPIFFE ID paths to the identities in it: a list of paths, separated

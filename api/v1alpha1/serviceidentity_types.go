@@ -45,8 +45,8 @@ type ServiceIdentitySpec struct {
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('30s') && duration(self) <= duration('24h') && duration(self).getMilliseconds() % 1000 == 0",message="jwtSVIDTTL must be a whole number of seconds from 30s to 24h, for example 5m"
 	JWTSVIDTTL Duration `json:"jwtSVIDTTL,omitempty"`
 
-	// dnsNames are the DNS names that the X.509 SVID carries beside the SPIFFE ID, for clients that check host names. The
-	// first one is also its common name. At most 32, each at most 253 characters, in lower case; no wildcards.
+	// dnsNames are the DNS names that the X.509 SVID carries beside the SPIFFE ID, for clients that check host names. At most
+	// 32, each at most 253 characters, in lower case; no wildcards. They need no grant: authorise by SPIFFE ID.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32

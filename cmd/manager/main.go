@@ -127,14 +127,14 @@ func run(ctx context.Context, f flags) error {
 	if err := controllers.IndexFields(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	surplus := &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}}
+	surplus, witness := &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}}, controllers.NewWitness(metrics.Registry)
 	if err := (&controllers.ServiceIdentityReconciler{
-		Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus,
+		Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus, Witness: witness,
 		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the ServiceIdentity controller: %w", err)
 	}
-	if err := (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus}).SetupWithManager(mgr); err != nil {
+	if err := (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the node controller: %w", err)
 	}
 	if err := addProbes(mgr); err != nil {

@@ -84,7 +84,7 @@ func (b *builder) addNodes() {
 	slices.SortFunc(b.mesh.Nodes, compareNodes)
 }
 
-// claims groups the ServiceIdentities whose path is granted by the SPIFFE ID that they want, each group in a fixed order.
+// claims groups, by path, the ServiceIdentities that may have it.
 func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
 	granted := map[string][]string{}
 	for _, namespace := range b.Namespaces {
@@ -195,10 +195,9 @@ func occupies(pod *corev1.Pod) bool {
 	return pod.Spec.NodeName != "" && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
 }
 
-// ServiceAccountOf is the service account that the pod runs under.
-func ServiceAccountOf(pod *corev1.Pod) string {
-	return cmp.Or(pod.Spec.ServiceAccountName, "default")
-}
+// ServiceAccountOf is the service account that the pod runs under. The API server fills it in for every pod but the mirror
+// pods, which a kubelet makes: those have none, and never an identity. Else a broken node could ask for any namespace's.
+func ServiceAccountOf(pod *corev1.Pod) string { return pod.Spec.ServiceAccountName }
 
 // KeyOf is the namespace and name of a ServiceIdentity.
 func KeyOf(object *meshv1alpha1.ServiceIdentity) types.NamespacedName {

@@ -30,10 +30,10 @@ func (c ClusterID) judgePath(object *meshv1alpha1.ServiceIdentity, granted []str
 	}
 	id, err := spiffeid.FromPath(c.TrustDomain, path)
 	if err != nil {
-		return problem(meshv1alpha1.ReasonPathInvalid, "spec.path %q is not the path of a SPIFFE ID: %v", path, err)
+		return problem(meshv1alpha1.ReasonPathInvalid, "spec.path %q cannot be the path of a SPIFFE ID (%v): choose another, or leave it out", path, err)
 	}
-	if length := len(id.String()); length > MaxIDBytes {
-		return problem(meshv1alpha1.ReasonPathInvalid, "spec.path makes a SPIFFE ID of %d bytes, more than the %d that every implementation supports: shorten it", length, MaxIDBytes)
+	if length := len(id.String()); length > maxIDBytes {
+		return problem(meshv1alpha1.ReasonPathInvalid, "spec.path makes a SPIFFE ID of %d bytes, more than the %d that every implementation supports: shorten it", length, maxIDBytes)
 	}
 	if path == DefaultPath(object.Namespace, object.Spec.ServiceAccountName) {
 		return nil
@@ -60,7 +60,7 @@ func reservedFor(path, namespace string) string {
 		return "SPIRE"
 	case covers(reservedForPaymesh, path):
 		return "paymesh"
-	case path == "/ns" || covers("/ns", path) && !covers("/ns/"+namespace, path):
+	case covers("/ns", path) && !covers("/ns/"+namespace, path):
 		return "the namespace that it names"
 	}
 	return ""

@@ -14,8 +14,8 @@ import (
 const (
 	reservedForSPIRE   = "/spire"
 	reservedForPaymesh = "/paymesh"
-	// MaxIDBytes is the length that every SPIFFE implementation has to support (SPIFFE-ID, section 2.3).
-	MaxIDBytes = 2048
+	// maxIDBytes is the length that every SPIFFE implementation has to support (SPIFFE-ID, section 2.3).
+	maxIDBytes = 2048
 	// maxTrustDomainBytes is from the same section; the schema's bound for paths rests on it. go-spiffe does not check it.
 	maxTrustDomainBytes = 255
 )

@@ -15,8 +15,8 @@ const (
 	operatorPart, nodesPart = "operator", "nodes"
 	// nodePart stands before the UID in the ID of a node alias.
 	nodePart = "node"
-	// maxIDBytes is SPIRE's limit. The longest ID of ours that the API server's names and UIDs can make has 221.
-	maxIDBytes = 255
+	// maxEntryIDBytes is SPIRE's limit. The longest ID of ours that the API server's names and UIDs can make has 221.
+	maxEntryIDBytes = 255
 	// maxNameLength is that of a ServiceIdentity's name.
 	maxNameLength = 52
 )
@@ -55,7 +55,7 @@ type Owner struct {
 // No part holds a dot, and each form has its own number of parts, so an ID has one reading.
 func ParseEntryID(cluster, id string) (Owner, bool) {
 	rest, ours := strings.CutPrefix(id, idPrefix+"."+cluster+".")
-	if !ours || len(id) > maxIDBytes {
+	if !ours || len(id) > maxEntryIDBytes {
 		return Owner{}, false
 	}
 	switch parts := strings.Split(rest, "."); len(parts) {

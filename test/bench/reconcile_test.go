@@ -54,17 +54,22 @@ type world struct {
 func BenchmarkReconcile(b *testing.B) {
 	ctrl.SetLogger(logr.Discard())
 	baseline := map[string]float64{}
-	for _, size := range []int{100, 10_000} {
+	sizes := []int{100, 10_000}
+	for _, size := range sizes {
 		b.Run(fmt.Sprintf("identities=%d", size), func(b *testing.B) {
 			w := build(b, size)
-			for name, run := range map[string]func(*testing.B, *world){"unchanged": unchanged, "pod-event": podEvent} {
+			for _, kind := range []struct {
+				name string
+				run  func(*testing.B, *world)
+			}{{"unchanged", unchanged}, {"pod-event", podEvent}} {
+				name := kind.name
 				b.Run(name, func(b *testing.B) {
 					b.StopTimer()
 					b.ResetTimer()
 					before := w.rpcs()
-					run(b, w)
+					kind.run(b, w)
 					perOp := float64(b.Elapsed().Nanoseconds()) / float64(b.N)
-					if baseline[name] == 0 {
+					if size == sizes[0] { // Go calls with one iteration first: the last call counts
 						baseline[name] = perOp
 					}
 					b.ReportMetric(perOp/baseline[name], "ratio")
@@ -136,7 +141,7 @@ func build(b *testing.B, size int) *world {
 	w.registry = registry.New(api, id, registry.Options{AuditInterval: time.Hour, Logger: logr.Discard()}) // no audit in the figures
 	w.reconciler = &controllers.ServiceIdentityReconciler{
 		Client: w.cached, Cluster: id, SPIRE: w.registry, Events: &events.FakeRecorder{},
-		Surplus: &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}}, RetryInterval: time.Hour,
+		Surplus: &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}}, Witness: controllers.NewWitness(nil), RetryInterval: time.Hour,
 	}
 	var running sync.WaitGroup
 	for _, start := range []func(context.Context) error{reader.Start, w.registry.Start, api.Start} {

@@ -109,7 +109,7 @@ spec: {path: /payments/../admin, serviceAccountName: x}`, "apply", "-f", "-")
 			kubectl("delete", "-n", namespace, "sid/conflicted", "pod/conflicted", "serviceaccount/conflicted", "--ignore-not-found", "--now")
 		})
 		Eventually(func() string { return condition(namespace, "conflicted", "Registered") }).Should(SatisfyAll(
-			HavePrefix("False Conflict"), ContainSubstring("entry foreign of somebody else's")))
+			HavePrefix("False Conflict"), ContainSubstring("entry foreign, which paymesh did not create")))
 		Expect(entriesOf(Default, "foreign")).To(HaveKeyWithValue("foreign", HaveField("RevisionNumber", "0")))
 		_, err = spireServer("entry", "delete", "-entryID", "foreign")
 		Expect(err).NotTo(HaveOccurred())
@@ -127,10 +127,19 @@ var _ = Describe("what restarts", func() {
 	})
 
 	It("is the manager: no entry changes", func() {
-		before := revisions(Default, "pm1.")
+		before, led := revisions(Default, "pm1."), leader()
 		kubectl("rollout", "restart", "-n", "paymesh-system", "deployment/paymesh-manager")
 		kubectl("rollout", "status", "-n", "paymesh-system", "deployment/paymesh-manager", "--timeout=90s")
-		kubectl("annotate", "sid", "-n", namespace, sample, "touched="+fmt.Sprint(time.Now().Unix()), "--overwrite")
+		Eventually(leader).ShouldNot(Or(BeEmpty(), Equal(led)))
+		By("the new leader writes, and changes nothing else")
+		apply(identity("after-the-restart", "", "after-the-restart") + pod("after-the-restart", "after-the-restart"))
+		DeferCleanup(func() {
+			kubectl("delete", "-n", namespace, "sid/after-the-restart", "pod/after-the-restart", "serviceaccount/after-the-restart", "--ignore-not-found", "--now")
+		})
+		Eventually(func(g Gomega) { g.Expect(entriesOf(g, "pm1.main.payments.after-the-restart.")).To(HaveLen(1)) }).Should(Succeed())
+		for id := range entriesOf(Default, "pm1.main.payments.after-the-restart.") {
+			before[id] = "0"
+		}
 		Consistently(func(g Gomega) { g.Expect(revisions(g, "pm1.")).To(Equal(before)) }).WithTimeout(10 * time.Second).Should(Succeed())
 		kubectl("wait", "--for=condition=Ready", "serviceidentities", "--all", "-A", "--timeout=60s")
 	})
@@ -165,8 +174,10 @@ var _ = Describe("a SPIRE server that is away", Ordered, func() {
 	})
 
 	It("shows in the condition of each identity, and the manager stays up", func() {
-		Eventually(func() string { return condition(namespace, sample, "Registered") }).WithTimeout(2 * auditInterval).
-			Should(HavePrefix("Unknown SPIREUnavailable"))
+		for _, each := range []string{sample, "ledger", name} {
+			Eventually(func() string { return condition(namespace, each, "Registered") }).WithTimeout(2 * auditInterval).
+				Should(HavePrefix("Unknown SPIREUnavailable"))
+		}
 		ready := kubectl("get", "pods", "-n", "paymesh-system", "-o", `jsonpath={.items[*].status.containerStatuses[0].ready}`)
 		Expect(strings.Fields(ready)).To(HaveEach("true"))
 	})

@@ -22,24 +22,33 @@ const (
 // Start reads everything that the server holds, then audits it until ctx ends. It is a controller-runtime Runnable.
 func (r *Registry) Start(ctx context.Context) error {
 	r.retry(ctx, firstProbe, r.readAll)
-	var back time.Time
-	hold := firstProbe
+	outage := outages{hold: firstProbe}
 	for hurry := false; ctx.Err() == nil; {
 		err := r.pass(ctx, hurry)
-		if hurry = err != nil; !hurry || ctx.Err() != nil {
-			continue
+		hurry = err != nil
+		if hurry && ctx.Err() == nil {
+			r.recover(ctx, err, &outage)
 		}
-		r.turn(false, err)
-		if r.options.Clock.Since(back) < steady {
-			hold = min(2*hold, longestHold)
-		} else {
-			hold = firstProbe
-		}
-		r.sleep(ctx, hold)
-		r.retry(ctx, nextProbe, r.probe)
-		back = r.options.Clock.Now()
 	}
 	return nil
+}
+
+// outages remembers how steadily the server answers.
+type outages struct {
+	back time.Time     // when it answered again last
+	hold time.Duration // how long to leave it alone when it fails
+}
+
+// recover waits until the server answers again.
+func (r *Registry) recover(ctx context.Context, err error, o *outages) {
+	r.setState(false, err)
+	o.hold = min(2*o.hold, longestHold)
+	if r.options.Clock.Since(o.back) >= steady {
+		o.hold = firstProbe
+	}
+	r.sleep(ctx, o.hold)
+	r.retry(ctx, nextProbe, r.probe)
+	o.back = r.options.Clock.Now()
 }
 
 // retry tries until it succeeds or ctx ends, and keeps the state true.
@@ -49,7 +58,7 @@ func (r *Registry) retry(ctx context.Context, delay time.Duration, attempt func(
 		if ctx.Err() != nil {
 			return
 		}
-		r.turn(err == nil, err)
+		r.setState(err == nil, err)
 		if err == nil {
 			return
 		}
@@ -177,7 +186,7 @@ func (r *Registry) look(ctx context.Context, ids []string) error {
 			continue
 		}
 		if !doubtful { // else it was our own write that did it
-			r.options.Logger.Info("an entry in the SPIRE server is not as it was left: its owner has it put right", "entry", id, "drift", drift)
+			r.options.Logger.Info("an entry in the SPIRE server is not as it was left: its owner looks again", "entry", id, "drift", drift)
 			r.metrics.drift.WithLabelValues(string(drift)).Inc()
 		}
 		r.tell(r.owner(id))

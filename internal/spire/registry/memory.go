@@ -7,11 +7,10 @@ import (
 	"github.com/jia-app/paymesh/internal/spire"
 )
 
-// memory is what the server was last seen to hold of ours, with the indexes that owners ask by.
+// memory is what the server was last seen to hold of ours, with the index that owners ask by.
 type memory struct {
-	entries    map[string]*record // by entry ID
-	byOwner    index[spire.Owner]
-	bySPIFFEID index[string]
+	entries map[string]*record // by entry ID
+	byOwner index
 }
 
 type record struct {
@@ -21,18 +20,17 @@ type record struct {
 	pass uint64
 }
 
-// index holds the entry IDs of each key.
-type index[K comparable] map[K]map[string]struct{}
+// index holds the entry IDs of each owner.
+type index map[spire.Owner]map[string]struct{}
 
 func newMemory() memory {
-	return memory{entries: map[string]*record{}, byOwner: index[spire.Owner]{}, bySPIFFEID: index[string]{}}
+	return memory{entries: map[string]*record{}, byOwner: index{}}
 }
 
 func (m *memory) put(owner spire.Owner, entry spire.Held, pass uint64) {
 	m.remove(entry.ID)
 	m.entries[entry.ID] = &record{Held: entry, owner: owner, pass: pass}
 	m.byOwner.add(owner, entry.ID)
-	m.bySPIFFEID.add(entry.SPIFFEID, entry.ID)
 }
 
 func (m *memory) remove(id string) {
@@ -42,7 +40,6 @@ func (m *memory) remove(id string) {
 	}
 	delete(m.entries, id)
 	m.byOwner.drop(entry.owner, id)
-	m.bySPIFFEID.drop(entry.SPIFFEID, id)
 }
 
 func (m *memory) list(ids map[string]struct{}) []spire.Held {
@@ -57,14 +54,14 @@ func (m *memory) list(ids map[string]struct{}) []spire.Held {
 	return list
 }
 
-func (x index[K]) add(key K, id string) {
+func (x index) add(key spire.Owner, id string) {
 	if x[key] == nil {
 		x[key] = map[string]struct{}{}
 	}
 	x[key][id] = struct{}{}
 }
 
-func (x index[K]) drop(key K, id string) {
+func (x index) drop(key spire.Owner, id string) {
 	delete(x[key], id)
 	if len(x[key]) == 0 {
 		delete(x, key)

@@ -57,6 +57,9 @@ type State struct {
 // Answers reports whether what the registry knows is all that there is, and can be written to.
 func (s State) Answers() bool { return s.Synced && s.Err == nil }
 
+// Reading reports whether the first reading of what the server holds is under way.
+func (s State) Reading() bool { return !s.Synced && s.Err == nil }
+
 // Registry is the memory of what a SPIRE server holds of a cluster's entries. It is kept true by the answers to its own
 // writes and by an audit that reads through the server all the time. It deletes nothing by itself, and it never holds or
 // touches an entry that ParseEntryID does not know as this cluster's.
@@ -127,11 +130,17 @@ func (r *Registry) Of(owner spire.Owner) []spire.Held {
 	return r.memory.list(r.memory.byOwner[owner])
 }
 
-// BySPIFFEID returns the entries of this cluster's with a SPIFFE ID, sorted by entry ID.
-func (r *Registry) BySPIFFEID(id string) []spire.Held {
+// Owners are those of a kind of which the server was last seen to hold entries, in no order.
+func (r *Registry) Owners(kind spire.OwnerKind) []spire.Owner {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.memory.list(r.memory.bySPIFFEID[id])
+	var owners []spire.Owner
+	for owner := range r.memory.byOwner {
+		if owner.Kind == kind {
+			owners = append(owners, owner)
+		}
+	}
+	return owners
 }
 
 func (r *Registry) count() int {
@@ -169,7 +178,7 @@ func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]client.Result,
 	r.tell(r.end(plan.IDs(), left, results)...)
 	if err != nil {
 		if ctx.Err() == nil { // else it was the caller who went away
-			r.turn(false, err)
+			r.setState(false, err)
 		}
 		r.wake() // the audit finds out when the server is back, and what became of entries that it did not answer about
 	}
@@ -245,8 +254,8 @@ func (r *Registry) owner(id string) spire.Owner {
 	return owner
 }
 
-// turn takes over whether the server answered, and tells everyone where that changed.
-func (r *Registry) turn(synced bool, err error) {
+// setState takes over whether the server answered, and tells everyone where that changed.
+func (r *Registry) setState(synced bool, err error) {
 	r.mu.Lock()
 	before := r.state
 	r.state.Synced, r.state.Err = before.Synced || synced, err

@@ -115,8 +115,11 @@ func TestItReadsEverythingAndRemembersWhatIsOfThisCluster(t *testing.T) {
 		if got := ids(r.Of(ownerOf("a"))); !slices.Equal(got, []string{"pm1.main.ns.a.1", "pm1.main.ns.a.2"}) {
 			t.Errorf("of a: %v", got)
 		}
-		if got := ids(r.BySPIFFEID("spiffe://jia.app/a")); !slices.Equal(got, []string{"pm1.main.ns.a.1", "pm1.main.ns.a.2"}) {
-			t.Errorf("by SPIFFE ID: %v", got)
+		if got := r.Owners(spire.OwnerIdentity); len(got) != 2 || !slices.Contains(got, ownerOf("a")) || !slices.Contains(got, ownerOf("b")) {
+			t.Errorf("owners: %v", got)
+		}
+		if got := r.Owners(spire.OwnerNode); len(got) != 0 {
+			t.Errorf("owners that are nodes: %v", got)
 		}
 	})
 }
