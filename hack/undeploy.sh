@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 kustomize=$1
 # With the operator gone, nobody takes off the finalizers of the identities, and the deletion of their kind never ends.
-if [ -n "$(kubectl get crd serviceidentities.mesh.jia.app --ignore-not-found -o name)" ]; then
+kind=$(kubectl get crd serviceidentities.mesh.jia.app --ignore-not-found -o name)
+if [ -n "$kind" ]; then
   left=$(kubectl get serviceidentities.mesh.jia.app -A -o name)
   if [ -n "$left" ]; then
     echo "undeploy: $(wc -l <<<"$left") ServiceIdentities are still there, and only the operator can remove their entries from SPIRE:
