@@ -58,18 +58,18 @@ demo-down: ## Remove the demo's cluster and leave the machine as it was.
 
 .PHONY: build
 build: ## Build the project's binaries into bin/.
-	@mkdir -p $(BIN)
-	@$(call go_build) -o $(BIN)/ ./cmd/...
+	@mkdir -p '$(BIN)'
+	@$(call go_build) -o '$(BIN)/' ./cmd/...
 
 .PHONY: build-cluster
 build-cluster: ## Build hack/cluster into bin/.
-	@mkdir -p $(BIN)
-	@$(call go_build,hack/cluster) -o $(BIN)/cluster .
+	@mkdir -p '$(BIN)'
+	@$(call go_build,hack/cluster) -o '$(BIN)/cluster' .
 
 .PHONY: build-demo
 build-demo: ## Build the demo's workload into bin/.
-	@mkdir -p $(BIN)
-	@$(call go_build) -o $(BIN)/ ./hack/demo/svidwatch
+	@mkdir -p '$(BIN)'
+	@$(call go_build) -o '$(BIN)/' ./hack/demo/svidwatch
 
 .PHONY: generate
 generate: ## Generate the deep copies of the kinds.

@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 name=${CLUSTER_E2E:-paymesh-e2e}
+hack/stack.sh check "$name"
 down() {
   local status=$?
   if [ -n "${KEEP:-}" ]; then echo "e2e: the cluster $name is kept: hack/stack.sh down $name ends it"; else hack/stack.sh down "$name" || status=1; fi

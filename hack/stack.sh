@@ -2,9 +2,11 @@
 # Brings up what the demo and the e2e tests stand on: a cluster with SPIRE and the operator, from this checkout.
 #   hack/stack.sh up NAME      prints a line a step; ends when the operator is rolled out
 #   hack/stack.sh down NAME    leaves the machine as it was
+#   hack/stack.sh check NAME   says whether a cluster can run here at all
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-command=$1 name=$2
+command=${1:-} name=${2:-}
+[ -n "$name" ] || { echo "usage: hack/stack.sh up|down|check NAME" >&2; exit 2; }
 bin=$PWD/bin
 
 [ "$(uname -s)" = Linux ] && [ "$(id -u)" = 0 ] || { echo "stack: a cluster needs Linux and root: type sudo -E make ..., or see the README for a cluster that you have" >&2; exit 1; }
@@ -41,6 +43,7 @@ spire_ready() {
 operator_ready() { kubectl rollout status -n paymesh-system deployment/paymesh-manager --timeout=120s; }
 
 case $command in
+  check) ;; # done above
   up)
     make --no-print-directory cluster-tools
     hack/cluster/system-packages.sh
@@ -56,5 +59,5 @@ case $command in
     [ -x "$bin/cluster" ] || make --no-print-directory build-cluster
     cluster down
     ;;
-  *) echo "stack: '$command' is neither up nor down" >&2; exit 2 ;;
+  *) echo "stack: '$command' is none of up, down and check" >&2; exit 2 ;;
 esac

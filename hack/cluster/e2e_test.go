@@ -59,9 +59,16 @@ func (l lab) run(t *testing.T, args ...string) string {
 	return out
 }
 
+// kubectl runs on the machine, whose files the node need not see: it has a /tmp and a /var of its own.
 func (l lab) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
-	return l.run(t, append([]string{"exec", "--", "kubectl"}, args...)...)
+	cmd := exec.Command(filepath.Join(os.Getenv("PAYMESH_BIN_DIR"), "kubectl"), args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+strings.TrimSpace(l.run(t, "kubeconfig")))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("kubectl %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
 }
 
 // namespace is the pid namespace of the node.

@@ -3,7 +3,8 @@
 #   hack/demo/demo.sh up NAME | down NAME
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-command=$1 name=$2
+command=${1:-} name=${2:-}
+[ -n "$name" ] || { echo "usage: hack/demo/demo.sh up|down NAME" >&2; exit 2; }
 
 if [ "$command" = down ]; then exec hack/stack.sh down "$name"; fi
 

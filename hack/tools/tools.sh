@@ -7,7 +7,7 @@
 #
 # Layout below ${XDG_CACHE_HOME:-~/.cache}/paymesh:
 #   parts/<module>-<key>/<tool>      built once per key; the key covers the pins, the flags and the Go toolchain
-#   <key>/bin/<tool>                 links to the parts that this checkout pins; <key> covers all parts
+#   <key>/bin/<tool>                 links to the parts that this checkout pins; <key> covers all parts and overrides
 #
 # <TOOL>_BIN (upper case, '-' as '_': SPIRE_SERVER_BIN, ENVOY_BIN, ...) names a binary to use instead: it is not built.
 # KUBEBUILDER_ASSETS does the same for etcd, kube-apiserver and kubectl.
@@ -110,10 +110,15 @@ make_tool() { # make_tool TOOL BIN_DIR: builds the part where it is missing, the
   local tool=$1 bin=$2 module part start
   module=$(module_of "$tool"); [ -n "$module" ] || die "no tool is called '$tool'; hack/tools/tools.sh --list names them"
   local own; own=$(override_of "$tool")
-  if [ -n "$own" ]; then [ -x "$own" ] || die "$own, which the environment names for $tool, is not an executable"; return; fi
+  mkdir -p "$bin" || die "cannot write to $bin: choose another cache with XDG_CACHE_HOME"
+  if [ -n "$own" ]; then
+    [ -x "$own" ] || die "$own, which the environment names for $tool, is not an executable"
+    ln -sfn "$(realpath "$own")" "$bin/$tool"; return
+  fi
   [ ! -x "$bin/$tool" ] || return 0
-  part=$root/parts/$module-$(key "$module"); mkdir -p "$part" "$bin"
-  (
+  part=$root/parts/$module-$(key "$module")
+  mkdir -p "$part" && [ -w "$part" ] || [ -x "$part/$tool" ] || die "cannot write to $part, which another user made: choose another cache with XDG_CACHE_HOME"
+  [ -x "$part/$tool" ] || (
     flock 9 # two makes at a time wait for one another instead of building twice
     if [ ! -x "$part/$tool" ]; then
       start=$SECONDS; printf 'tools: %-24s %-9s ' "$tool" "$(version "$module")" >&2
@@ -121,7 +126,7 @@ make_tool() { # make_tool TOOL BIN_DIR: builds the part where it is missing, the
       mv "$part/$tool.tmp" "$part/$tool"; printf '%4d s\n' $((SECONDS - start)) >&2
     fi
   ) 9>"$root/parts/$module.lock"
-  ln -f "$part/$tool" "$bin/$tool.$$" && mv -f "$bin/$tool.$$" "$bin/$tool"
+  ln -sfn "$part/$tool" "$bin/$tool"
 }
 
 [ "${1:-}" != --list ] || { names; exit; }
@@ -129,7 +134,8 @@ make_tool() { # make_tool TOOL BIN_DIR: builds the part where it is missing, the
 command -v go >/dev/null || die 'there is no go in PATH (sudo has a PATH of its own: sudo -E env "PATH=$PATH" make ...)'
 go_version=$(cd "$here" && go version) || die "go version fails in $here"
 mkdir -p "$root/parts"
-all=$(for m in $(awk 'NF {print $2}' <<<"$table" | sort -u); do key "$m"; done | sha256sum | cut -c1-12)
+# Tools that the environment names are in a folder of their own, too.
+all=$({ for m in $(awk 'NF {print $2}' <<<"$table" | sort -u); do key "$m"; done; for t in $(names); do override_of "$t"; done; } | sha256sum | cut -c1-12)
 bin=$root/$all/bin
 case ${1:-} in
   --dir) echo "$bin"; exit ;;
