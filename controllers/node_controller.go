@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,9 +46,11 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		r.Witness.Saw(owner)
 	case len(held) == 0:
 		r.Witness.Forget(owner)
-	case !r.Witness.Knows(owner):
-		r.Witness.Orphaned(owner, len(held)) // an alias without a node leads nowhere: it is only counted
-		return ctrl.Result{}, nil
+	case !r.Witness.Knows(owner) && r.SPIRE.HasChildren(held[0].SPIFFEID):
+		// Perhaps the node of another cluster, whose name this manager was started with. If not, the entries below the
+		// alias go as their identities find them in surplus, and then the alias goes too.
+		r.Witness.Orphaned(owner, len(held))
+		return ctrl.Result{RequeueAfter: r.Surplus.Grace + time.Second}, nil
 	}
 	m, _ := mesh.Build(mesh.Objects{Cluster: r.Cluster, Nodes: nodes.Items})
 	plan := spire.Diff(spire.Entries(m), held)

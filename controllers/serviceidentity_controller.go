@@ -32,9 +32,9 @@ import (
 // behind others, few enough for a server with one writer.
 const identityWorkers = 4
 
-// +kubebuilder:rbac:groups=mesh.jia.app,resources=serviceidentities,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=mesh.jia.app,resources=serviceidentities,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=mesh.jia.app,resources=serviceidentities/status,verbs=patch
-// +kubebuilder:rbac:groups="",resources=namespaces;nodes;pods,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=namespaces;nodes;pods,verbs=list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // ServiceIdentityReconciler makes SPIRE hold the entries of each ServiceIdentity.
@@ -164,7 +164,7 @@ func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	t := triggers{client: mgr.GetClient(), cluster: r.Cluster}
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&meshv1alpha1.ServiceIdentity{}). // every update: a status or a finalizer changed by hand is put right too
-		Watches(&meshv1alpha1.ServiceIdentity{}, handler.EnqueueRequestsFromMapFunc(t.rivals), builder.WithPredicates(comesOrGoes)).
+		Watches(&meshv1alpha1.ServiceIdentity{}, handler.EnqueueRequestsFromMapFunc(t.rivals), builder.WithPredicates(claimChanges)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOfPod), builder.WithPredicates(placementChanges)).
 		WatchesMetadata(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOnNode), builder.WithPredicates(comesOrGoes)).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(t.identitiesInNamespace), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).

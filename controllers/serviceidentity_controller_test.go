@@ -302,4 +302,25 @@ var _ = Describe("reconciling a Node", func() {
 		Expect(r.nodes.Reconcile(r.ctx, request)).To(Equal(ctrl.Result{}))
 		Expect(r.entries()).To(BeEmpty())
 	})
+
+	It("takes away an alias whose node nobody has seen only where nothing hangs on it", func() {
+		r := newRig()
+		ns, on := namespace(""), node()
+		object := identity(ns, "pay")
+		r.reconcile(mesh.KeyOf(object), ns, on, pod(ns, "pay", on.Name), object)
+		gone(on)
+		r.settle(on)
+		request := ctrl.Request{NamespacedName: client.ObjectKey{Name: string(on.UID)}}
+		Expect(r.nodes.Reconcile(r.ctx, request)).To(HaveField("RequeueAfter", BeNumerically(">", grace)))
+		r.clock.Step(10 * grace)
+		Expect(r.nodes.Reconcile(r.ctx, request)).To(HaveField("RequeueAfter", BeNumerically(">", grace)))
+		Expect(r.entries()).To(HaveKey(aliasID(on)))
+
+		Expect(live.Delete(r.ctx, object)).To(Succeed())
+		r.reconcile(mesh.KeyOf(object), object)
+		Expect(r.nodes.Reconcile(r.ctx, request)).To(Equal(ctrl.Result{RequeueAfter: grace}))
+		r.clock.Step(grace)
+		Expect(r.nodes.Reconcile(r.ctx, request)).To(Equal(ctrl.Result{}))
+		Expect(r.entries()).To(BeEmpty())
+	})
 })

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -27,7 +28,8 @@ type triggers struct {
 	cluster mesh.ClusterID
 }
 
-// rivals are the other ServiceIdentities that want the same SPIFFE ID: one coming or going decides about them.
+// rivals are the other ServiceIdentities that want the same SPIFFE ID: one coming, going, or turning out to be accepted
+// or not decides about them.
 func (t triggers) rivals(ctx context.Context, object client.Object) []ctrl.Request {
 	identity, ok := object.(*meshv1alpha1.ServiceIdentity)
 	if !ok {
@@ -64,6 +66,8 @@ func (t triggers) identitiesOnNode(ctx context.Context, node client.Object) []ct
 	return requests
 }
 
+// identitiesInNamespace are those whose grants change with the namespace's annotations. Their rivals follow by what
+// becomes of them.
 func (t triggers) identitiesInNamespace(ctx context.Context, namespace client.Object) []ctrl.Request {
 	return t.identities(ctx, client.InNamespace(namespace.GetName()))
 }
@@ -142,6 +146,23 @@ var comesOrGoes = updatesWhere(func(e event.UpdateEvent) bool {
 	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
 		e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
 })
+
+// claimChanges lets through what decides about an identity's rivals.
+var claimChanges = updatesWhere(func(e event.UpdateEvent) bool {
+	before, ok := e.ObjectOld.(*meshv1alpha1.ServiceIdentity)
+	after, ok2 := e.ObjectNew.(*meshv1alpha1.ServiceIdentity)
+	return !ok || !ok2 || before.UID != after.UID || before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero() ||
+		accepted(before) != accepted(after)
+})
+
+// accepted is the status and reason of the condition Accepted.
+func accepted(object *meshv1alpha1.ServiceIdentity) string {
+	condition := meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionAccepted)
+	if condition == nil {
+		return ""
+	}
+	return string(condition.Status) + condition.Reason
+}
 
 // placementChanges lets through what changes who runs where: most updates of a Pod do not.
 var placementChanges = updatesWhere(func(e event.UpdateEvent) bool {

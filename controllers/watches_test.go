@@ -132,6 +132,34 @@ var _ = Describe("a running manager", Ordered, func() {
 		Expect(entry(entryID(owner, on))).To(BeNil())
 	})
 
+	It("keeps an ID with who had it while nothing of it runs, and gives it on when its grant is taken back", func() {
+		first, second, on := namespace("/kept"), namespace(""), node()
+		older := identity(second, "older", path("/kept"))
+		ready(older, "False PathNotGranted")
+		incumbent := identity(first, "incumbent", path("/kept"))
+		running := pod(first, "incumbent", on.Name)
+		ready(incumbent, "True Ready")
+		By("an older identity that is granted the path later is the newcomer all the same")
+		second.Annotations = map[string]string{meshv1alpha1.AnnotationSPIFFEPathPrefixes: "/kept"}
+		Expect(live.Update(ctx, second)).To(Succeed())
+		ready(older, "False IDClaimed")
+		By("also when nothing of the incumbent has run for longer than the grace time")
+		gone(running)
+		Eventually(entry).WithArguments(entryID(incumbent, on)).Should(BeNil())
+		pod(first, "incumbent", on.Name)
+		Eventually(entry).WithArguments(entryID(incumbent, on)).ShouldNot(BeNil())
+		ready(incumbent, "True Ready")
+		ready(older, "False IDClaimed")
+		By("and follows when the incumbent's grant is taken back")
+		pod(second, "older", on.Name)
+		first.Annotations = nil
+		Expect(live.Update(ctx, first)).To(Succeed())
+		ready(incumbent, "False PathNotGranted")
+		ready(older, "True Ready")
+		Eventually(entry).WithArguments(entryID(older, on)).ShouldNot(BeNil())
+		Expect(entry(entryID(incumbent, on))).To(BeNil())
+	})
+
 	It("removes the entries of an identity whose finalizer somebody removed by hand", func() {
 		ns, on := namespace(""), node()
 		object := identity(ns, "stripped")

@@ -77,7 +77,7 @@ type ServiceIdentityStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// spiffeID is the SPIFFE ID that the selected pods get.
+	// spiffeID is the SPIFFE ID that the spec asks for. The selected pods get it where the condition Ready is True.
 	// +optional
 	// +kubebuilder:validation:MaxLength=2048
 	SPIFFEID string `json:"spiffeID,omitempty"`

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -119,6 +120,8 @@ func (b *builder) settle(rivals []*meshv1alpha1.ServiceIdentity) {
 	slices.SortFunc(rivals, func(x, y *meshv1alpha1.ServiceIdentity) int {
 		return cmp.Or(
 			-compareBools(incumbents.Has(KeyOf(x)), incumbents.Has(KeyOf(y))),
+			// Without entries (nothing of it runs just now) the status is the only thing that remembers who has the ID.
+			-compareBools(wasAccepted(x), wasAccepted(y)),
 			x.CreationTimestamp.Compare(y.CreationTimestamp.Time),
 			compareKeys(KeyOf(x), KeyOf(y)))
 	})
@@ -127,6 +130,10 @@ func (b *builder) settle(rivals []*meshv1alpha1.ServiceIdentity) {
 		b.problem(late, meshv1alpha1.ReasonIDClaimed, "spec.path", "the SPIFFE ID "+b.Cluster.id(Path(late))+
 			" belongs to ServiceIdentity "+KeyOf(rivals[0]).String()+", which had it first: delete that one, or create this one with another path")
 	}
+}
+
+func wasAccepted(object *meshv1alpha1.ServiceIdentity) bool {
+	return meta.IsStatusConditionTrue(object.Status.Conditions, meshv1alpha1.ConditionAccepted)
 }
 
 func (b *builder) problem(object *meshv1alpha1.ServiceIdentity, reason, field, message string) {

@@ -194,6 +194,19 @@ var _ = Describe("a SPIRE server that is away", Ordered, func() {
 	})
 })
 
+var _ = AfterSuite(func() {
+	By("no log of the operator, of what runs beside SPIRE, or of a workload holds a key or a token")
+	for _, of := range [][]string{
+		{"-n", "paymesh-system", "-l", "app.kubernetes.io/component=manager"},
+		{"-n", "spire-system", "spire-server-0", "-c", "bootstrap"},
+		{"-n", namespace, "-l", "app=" + sample},
+	} {
+		out := kubectl(append([]string{"logs", "--tail=-1"}, of...)...)
+		Expect(out).NotTo(BeEmpty())
+		Expect(out).NotTo(Or(ContainSubstring("PRIVATE KEY"), MatchRegexp(`eyJ[A-Za-z0-9_-]{10,}`)))
+	}
+})
+
 // leader is the holder of the managers' lease: <pod>_<uuid>.
 func leader() string {
 	return kubectl("get", "lease", "-n", "paymesh-system", "paymesh.mesh.jia.app", "-o", "jsonpath={.spec.holderIdentity}")

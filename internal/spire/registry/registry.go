@@ -143,6 +143,19 @@ func (r *Registry) Owners(kind spire.OwnerKind) []spire.Owner {
 	return owners
 }
 
+// HasChildren reports whether the server was last seen to hold entries of this cluster's whose parent has this SPIFFE ID.
+// It looks through all of them: it is for what happens rarely.
+func (r *Registry) HasChildren(parentID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, entry := range r.memory.entries {
+		if entry.ParentID == parentID {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *Registry) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
