@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -12,11 +13,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
@@ -29,14 +31,18 @@ import (
 // Here the watches themselves are the subject: a whole manager runs, and nobody calls Reconcile.
 var _ = Describe("a running manager", Ordered, func() {
 	var server *lab.SPIREServer
+	var apiProxy *lab.Proxy // between the manager and the API server
 	ctx, cancel := context.WithCancel(context.Background())
 
 	BeforeAll(func() {
 		server = lab.StartSPIREServer(GinkgoT(), lab.SPIREOptions{})
-		mgr, err := ctrl.NewManager(apiServer.Config, ctrl.Options{
+		config := rest.CopyConfig(apiServer.Config)
+		apiProxy = lab.StartProxy(GinkgoT(), strings.Trim(strings.TrimPrefix(config.Host, "https:"), "/"))
+		config.Host = "https://" + apiProxy.Address
+		mgr, err := ctrl.NewManager(config, ctrl.Options{
 			Scheme: scheme, Cache: controllers.CacheOptions(), Logger: GinkgoLogr,
 			Metrics:    metricsserver.Options{BindAddress: "0"},
-			Controller: config.Controller{SkipNameValidation: ptr.To(true)},
+			Controller: ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
 		})
 		Expect(err).NotTo(HaveOccurred())
 		api, err := spireclient.NewUnix(server.Socket, nil)
@@ -177,6 +183,28 @@ var _ = Describe("a running manager", Ordered, func() {
 			return errors.Join(errors.New("not gone yet"), live.Patch(ctx, object, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))))
 		}).Should(Succeed())
 		Eventually(entry).WithArguments(entryID(object, on)).Should(BeNil())
+	})
+
+	It("loses nothing while the API server is away, and catches up with what happened meanwhile", func() {
+		ns, on := namespace(""), node()
+		kept, goes := identity(ns, "kept"), identity(ns, "goes")
+		pod(ns, "kept", on.Name)
+		pod(ns, "goes", on.Name)
+		ready(kept, "True Ready")
+		Eventually(entry).WithArguments(entryID(kept, on)).ShouldNot(BeNil())
+		Eventually(entry).WithArguments(entryID(goes, on)).ShouldNot(BeNil())
+		apiProxy.Refuse(true)
+		late := identity(ns, "late")
+		pod(ns, "late", on.Name)
+		Expect(live.Delete(ctx, goes)).To(Succeed())
+		before := apiProxy.Connections()
+		Consistently(entry).WithArguments(entryID(goes, on)).WithTimeout(2 * audit).ShouldNot(BeNil())
+		Expect(apiProxy.Connections()).To(Equal(before), "the manager cannot have reached the API server")
+		apiProxy.Refuse(false)
+		ready(late, "True Ready")
+		Eventually(entry).WithArguments(entryID(late, on)).ShouldNot(BeNil())
+		Eventually(entry).WithArguments(entryID(goes, on)).Should(BeNil())
+		Expect(entry(entryID(kept, on)).GetRevisionNumber()).To(BeZero())
 	})
 
 	It("says in every identity that SPIRE went away, without being asked, and heals", func() {

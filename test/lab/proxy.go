@@ -16,6 +16,8 @@ type Proxy struct {
 	count  int
 	// silent is the last connection that swallows everything, by number.
 	silent int
+	// refusing closes new connections at once.
+	refusing bool
 }
 
 // StartProxy starts a proxy in front of target (host:port).
@@ -61,6 +63,14 @@ func (p *Proxy) Silence() {
 	p.silent = p.count
 }
 
+// Refuse severs every open connection, and has new ones severed at once, as long as refuse is true: the server is away.
+func (p *Proxy) Refuse(refuse bool) {
+	p.mu.Lock()
+	p.refusing = refuse
+	p.mu.Unlock()
+	p.Cut()
+}
+
 // Connections is how many connections there have been.
 func (p *Proxy) Connections() int {
 	p.mu.Lock()
@@ -75,6 +85,11 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	p.mu.Lock()
+	if p.refusing {
+		p.mu.Unlock()
+		_, _ = client.Close(), server.Close()
+		return
+	}
 	p.count++
 	number := p.count
 	p.open[client], p.open[server] = struct{}{}, struct{}{}
