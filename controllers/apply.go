@@ -18,7 +18,10 @@ import (
 
 // outcome is what SPIRE holds of an owner after the writes, as far as it told.
 type outcome struct {
-	state   registry.State
+	state registry.State
+	// decided is false where nothing is known yet of what SPIRE holds, or of whether the identity is accepted: the rest is
+	// empty then.
+	decided bool
 	want    []spire.Entry   // the identity's own entries, without the aliases of its nodes
 	missing []spire.Entry   // of the wanted entries and aliases, what SPIRE does not hold exactly as rendered
 	failed  []client.Result // the writes that SPIRE refused
@@ -32,7 +35,7 @@ type outcome struct {
 func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.NamespacedName, identity mesh.Identity, accepted bool, problems []mesh.Problem) outcome {
 	owner := identityOwner(key)
 	outcome := outcome{state: r.SPIRE.State(), nodes: identity.Nodes, unknown: identity.UnknownNodes}
-	if !outcome.state.Synced || undecided(key, problems) {
+	if outcome.decided = outcome.state.Synced && !undecided(key, problems); !outcome.decided {
 		return outcome
 	}
 	if accepted {
@@ -60,13 +63,14 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 	return outcome
 }
 
-// remove deletes every entry of an owner.
-func (r *ServiceIdentityReconciler) remove(ctx context.Context, owner spire.Owner) outcome {
+// remove deletes every entry of an owner that is due.
+func (r *ServiceIdentityReconciler) remove(ctx context.Context, owner spire.Owner, due func(surplus []string) ([]string, time.Duration)) outcome {
 	outcome := outcome{state: r.SPIRE.State()}
 	if !outcome.state.Answers() {
 		return outcome
 	}
 	plan := spire.Diff(nil, r.SPIRE.Of(owner))
+	plan.Delete, outcome.lingers = due(plan.Delete)
 	if plan.Empty() {
 		return outcome
 	}
@@ -103,8 +107,11 @@ func (o *outcome) count() *meshv1alpha1.EntryCount {
 // refused reports whether SPIRE answered and said no to a part.
 func (o *outcome) refused() bool { return len(o.failed) > 0 }
 
-// settled reports whether SPIRE answered, and said yes to everything.
-func (o *outcome) settled() bool { return o.state.Answers() && !o.refused() }
+// settled reports whether SPIRE answered, and said yes to everything, and nothing waits.
+func (o *outcome) settled() bool { return o.state.Answers() && !o.refused() && o.lingers == 0 }
+
+// atOnce is for what somebody has deleted by their own word.
+func atOnce(surplus []string) ([]string, time.Duration) { return surplus, 0 }
 
 func failures(results []client.Result) []client.Result {
 	return slices.DeleteFunc(slices.Clone(results), func(result client.Result) bool { return result.Code == codes.OK })

@@ -36,6 +36,9 @@ func setAccepted(object *meshv1alpha1.ServiceIdentity, problems []mesh.Problem) 
 		if problem.Object != mesh.KeyOf(object) {
 			continue
 		}
+		if was := meta.FindStatusCondition(object.Status.Conditions, condition.Type); problem.Reason == meshv1alpha1.ReasonSyncing && was != nil {
+			return // what was decided holds: without entries it is all that remembers who has the ID
+		}
 		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, problem.Reason, problem.Message
 		if problem.Reason == meshv1alpha1.ReasonSyncing {
 			condition.Status = metav1.ConditionUnknown
@@ -53,11 +56,11 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		condition.Message = "the SPIRE server does not answer; its entries stay as they are, and this is retried automatically: " + o.state.Err.Error()
 	case !o.state.Synced:
 		condition.Reason, condition.Message = meshv1alpha1.ReasonSyncing, "the manager is reading what the SPIRE server holds"
-	case !accepted:
-		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, meshv1alpha1.ReasonNotAccepted, "nothing is registered: see the condition Accepted"
 	case o.refused():
 		condition.Status = metav1.ConditionFalse
 		condition.Reason, condition.Message = refusal(o.failed)
+	case !accepted:
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, meshv1alpha1.ReasonNotAccepted, "nothing is registered: see the condition Accepted"
 	case len(o.unknown) > 0:
 		condition.Reason = meshv1alpha1.ReasonNodeUnknown
 		condition.Message = "pods are bound to nodes that the API server does not show: " + names(o.unknown)
@@ -116,7 +119,7 @@ func refusal(failed []spireclient.Result) (reason, message string) {
 	for _, result := range failed {
 		if other := result.Conflict; other != nil {
 			return meshv1alpha1.ReasonConflict, fmt.Sprintf(
-				"SPIRE holds entry %s, which paymesh did not create, with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be created: delete that entry, and this one follows automatically",
+				"SPIRE holds entry %s, which is not this object's, with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be created: delete that entry, and this one follows automatically",
 				other.ID, other.ParentID, other.SPIFFEID, strings.Join(other.Selectors, " "), result.ID)
 		}
 	}

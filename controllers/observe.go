@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,6 +14,7 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire"
 )
 
 // The indexes by which a key's neighbours are found, so that what a reconcile reads does not grow with the cluster.
@@ -91,7 +93,8 @@ func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1a
 	for i := range objects.Identities {
 		key := mesh.KeyOf(&objects.Identities[i])
 		namespaces.Insert(key.Namespace)
-		if len(r.SPIRE.Of(identityOwner(key))) > 0 {
+		id := r.Cluster.IDOf(&objects.Identities[i]) // an object of this name may have had another ID before
+		if slices.ContainsFunc(r.SPIRE.Of(identityOwner(key)), func(held spire.Held) bool { return held.SPIFFEID == id }) {
 			objects.Entries.Of = append(objects.Entries.Of, key)
 		}
 	}

@@ -83,7 +83,9 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 
 	object.Status.SPIFFEID = r.Cluster.IDOf(object)
 	object.Status.ObservedGeneration = object.Generation
-	object.Status.Entries = outcome.count()
+	if outcome.decided {
+		object.Status.Entries = outcome.count()
+	}
 	setAccepted(object, problems)
 	setRegistered(object, accepted, outcome)
 	setReady(&object.Status.Conditions, object.Generation, meshv1alpha1.ConditionAccepted, meshv1alpha1.ConditionRegistered)
@@ -107,7 +109,7 @@ func (r *ServiceIdentityReconciler) finalize(ctx context.Context, object *meshv1
 	}
 	before := object.DeepCopy()
 	owner := identityOwner(mesh.KeyOf(object))
-	outcome := r.remove(ctx, owner)
+	outcome := r.remove(ctx, owner, atOnce)
 	if !outcome.settled() {
 		object.Status.ObservedGeneration = object.Generation
 		setDeleting(object, outcome)
@@ -122,7 +124,7 @@ func (r *ServiceIdentityReconciler) finalize(ctx context.Context, object *meshv1
 	return ctrl.Result{}, nil
 }
 
-// gone removes what an identity has left behind that went without its finalizer: somebody removed that by hand.
+// gone removes, after the grace time, what an identity has left behind that went without its finalizer.
 func (r *ServiceIdentityReconciler) gone(ctx context.Context, owner spire.Owner) ctrl.Result {
 	left := len(r.SPIRE.Of(owner))
 	if !r.Witness.Knows(owner) {
@@ -132,7 +134,8 @@ func (r *ServiceIdentityReconciler) gone(ctx context.Context, owner spire.Owner)
 		}
 		return ctrl.Result{}
 	}
-	outcome := r.remove(ctx, owner)
+	// Nobody's word: a restored etcd looks the same. So there is time to notice.
+	outcome := r.remove(ctx, owner, func(surplus []string) ([]string, time.Duration) { return r.Surplus.Due(owner, surplus) })
 	if outcome.settled() {
 		r.forget(owner)
 	}

@@ -17,6 +17,7 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
@@ -162,6 +163,72 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		Expect(slices.Collect(maps.Keys(r.entries()))).To(ConsistOf(entryID(incumbent, node), aliasID(node)))
 	})
 
+	It("leaves an ID to who was accepted, also where nothing of it runs and the manager starts while SPIRE is away", func() {
+		first, second := namespace("/remembered"), namespace("")
+		older := identity(second, "older", path("/remembered"))
+		r.reconcile(mesh.KeyOf(older), second, older)
+		incumbent := identity(first, "incumbent", path("/remembered"))
+		r.reconcile(mesh.KeyOf(incumbent), first, incumbent)
+		second.Annotations = map[string]string{meshv1alpha1.AnnotationSPIFFEPathPrefixes: "/remembered"}
+		Expect(live.Update(r.ctx, second)).To(Succeed())
+		r.reconcile(mesh.KeyOf(older), second)
+		both := func(olderIs, incumbentIs string) {
+			GinkgoHelper()
+			r.reconcile(mesh.KeyOf(older))
+			r.reconcile(mesh.KeyOf(incumbent))
+			r.reconcile(mesh.KeyOf(older))
+			Expect(r.condition(mesh.KeyOf(older), "Accepted")).To(Equal(olderIs))
+			Expect(r.condition(mesh.KeyOf(incumbent), "Accepted")).To(Equal(incumbentIs))
+		}
+		both("False IDClaimed", "True Accepted")
+		r.spire.Stop()
+		r.restart()
+		both("False IDClaimed", "True Accepted")
+		Expect(r.condition(mesh.KeyOf(incumbent), "Registered")).To(Equal("Unknown SPIREUnavailable"))
+		r.spire.Start(GinkgoT())
+		Eventually(func() bool { return r.registry.State().Answers() }).Should(BeTrue())
+		both("False IDClaimed", "True Accepted")
+	})
+
+	It("does not count entries of another ID that an object of the same name had as a claim", func() {
+		ns, on := namespace("/one,/two"), node()
+		before := identity(ns, "b", path("/one"))
+		r.reconcile(mesh.KeyOf(before), ns, on, pod(ns, "b", on.Name), before)
+		owner := identity(ns, "a", path("/two"))
+		r.reconcile(mesh.KeyOf(owner), owner)
+		before = r.identity(mesh.KeyOf(before))
+		before.Finalizers = nil
+		Expect(live.Update(r.ctx, before)).To(Succeed())
+		gone(before)
+		again := identity(ns, "b", path("/two"))
+		r.reconcile(mesh.KeyOf(again), again)
+		Expect(r.condition(mesh.KeyOf(again), "Accepted")).To(Equal("False IDClaimed"))
+		Expect(r.condition(mesh.KeyOf(owner), "Ready")).To(Equal("True Ready"))
+	})
+
+	It("keeps counting the entries that it last knew of when the manager starts while SPIRE is away", func() {
+		ns, on := namespace(""), node()
+		object := identity(ns, "pay")
+		r.reconcile(mesh.KeyOf(object), ns, on, pod(ns, "pay", on.Name), object)
+		r.spire.Stop()
+		r.restart()
+		r.reconcile(mesh.KeyOf(object))
+		Expect(r.condition(mesh.KeyOf(object), "Registered")).To(Equal("Unknown SPIREUnavailable"))
+		Expect(r.identity(mesh.KeyOf(object)).Status.Entries.Summary).To(Equal("1/1"))
+		r.spire.Start(GinkgoT())
+		Eventually(func() bool { return r.registry.State().Answers() }).Should(BeTrue())
+	})
+
+	It("says nothing while the first reading is under way and something has been said before", func() {
+		ns := namespace("")
+		object := identity(ns, "pay")
+		r.reconcile(mesh.KeyOf(object), ns, object)
+		version := r.identity(mesh.KeyOf(object)).ResourceVersion
+		r.identities.SPIRE = registry.New(r.api, clusterID, registry.Options{}) // nobody has started it
+		r.reconcile(mesh.KeyOf(object), pod(ns, "pay", node().Name))
+		Expect(r.identity(mesh.KeyOf(object)).ResourceVersion).To(Equal(version))
+	})
+
 	It("names an entry of somebody else's that is in the way, deletes nothing, and follows when that is gone", func() {
 		ns, node := namespace(""), node()
 		object := identity(ns, "pay")
@@ -180,7 +247,7 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		result := r.reconcile(key, ns, node, pod(ns, "pay", node.Name), object)
 		Expect(result.RequeueAfter).To(Equal(retry))
 		Expect(r.condition(key, "Registered")).To(Equal("False Conflict"))
-		Expect(r.message(key, "Registered")).To(ContainSubstring("entry foreign, which paymesh did not create"))
+		Expect(r.message(key, "Registered")).To(ContainSubstring("entry foreign, which is not this object's"))
 		Expect(r.identity(key).Status.Entries.Summary).To(Equal("0/1"))
 		Expect(slices.Collect(maps.Keys(r.entries()))).To(ConsistOf("foreign", aliasID(node)))
 		Expect(r.entries()["foreign"].GetRevisionNumber()).To(BeZero())

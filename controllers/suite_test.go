@@ -71,6 +71,7 @@ type rig struct {
 	cached   client.Client
 	spire    *lab.SPIREServer
 	registry *registry.Registry
+	api      *spireclient.Client
 	metrics  *prometheus.Registry
 	clock    *clocktesting.FakeClock
 	events   *events.FakeRecorder
@@ -89,6 +90,7 @@ func newRig() *rig {
 	r.spire = lab.StartSPIREServer(GinkgoT(), lab.SPIREOptions{})
 	api, err := spireclient.NewUnix(r.spire.Socket, r.metrics)
 	Expect(err).NotTo(HaveOccurred())
+	r.api = api
 	r.registry = registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
 	reader, err := cluster.New(apiServer.Config, func(o *cluster.Options) {
 		o.Scheme = scheme
@@ -114,6 +116,21 @@ func newRig() *rig {
 	})
 	Eventually(func() bool { return r.registry.State().Synced }).Should(BeTrue())
 	return r
+}
+
+// restart has the reconcilers know nothing of SPIRE, as in a manager that starts while SPIRE is away.
+func (r *rig) restart() {
+	GinkgoHelper()
+	r.registry = registry.New(r.api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
+	r.identities.SPIRE, r.nodes.SPIRE = r.registry, r.registry
+	ctx, cancel := context.WithCancel(r.ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.registry.Start(ctx) }()
+	DeferCleanup(func() {
+		cancel()
+		Expect(<-ended).To(Succeed())
+	})
+	Eventually(func() error { return r.registry.State().Err }).ShouldNot(Succeed())
 }
 
 // reconcile calls the reconciler once the cache shows the objects as they were last written.

@@ -66,10 +66,18 @@ func (t triggers) identitiesOnNode(ctx context.Context, node client.Object) []ct
 	return requests
 }
 
-// identitiesInNamespace are those whose grants change with the namespace's annotations. Their rivals follow by what
-// becomes of them.
+// identitiesInNamespace are those whose grants change with the namespace's annotations, and their rivals.
 func (t triggers) identitiesInNamespace(ctx context.Context, namespace client.Object) []ctrl.Request {
-	return t.identities(ctx, client.InNamespace(namespace.GetName()))
+	list := &meshv1alpha1.ServiceIdentityList{}
+	if err := t.client.List(ctx, list, client.InNamespace(namespace.GetName()), client.UnsafeDisableDeepCopy); err != nil {
+		log.FromContext(ctx).Error(err, "cannot list the ServiceIdentities of a namespace", "namespace", namespace.GetName())
+		return nil
+	}
+	var requests []ctrl.Request
+	for i := range list.Items {
+		requests = append(requests, t.identities(ctx, client.MatchingFields{bySPIFFEPath: mesh.Path(&list.Items[i])})...)
+	}
+	return requests
 }
 
 func (t triggers) identities(ctx context.Context, opts ...client.ListOption) []ctrl.Request {

@@ -47,7 +47,7 @@ case $command in
   up)
     make --no-print-directory cluster-tools
     hack/cluster/system-packages.sh
-    step "build the binaries" make --no-print-directory build build-cluster build-demo
+    step "build the binaries" make --no-print-directory BIN="$bin" build build-cluster build-demo
     step "start the cluster $name" cluster up
     step "load the images" load_images
     step "deploy SPIRE" deploy config/spire/overlays/single-node
@@ -56,7 +56,7 @@ case $command in
     step "the operator is ready" operator_ready
     ;;
   down)
-    [ -x "$bin/cluster" ] || make --no-print-directory build-cluster
+    [ -x "$bin/cluster" ] || make --no-print-directory BIN="$bin" build-cluster
     cluster down
     ;;
   *) echo "stack: '$command' is none of up, down and check" >&2; exit 2 ;;

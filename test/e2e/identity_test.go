@@ -109,7 +109,7 @@ spec: {path: /payments/../admin, serviceAccountName: x}`, "apply", "-f", "-")
 			kubectl("delete", "-n", namespace, "sid/conflicted", "pod/conflicted", "serviceaccount/conflicted", "--ignore-not-found", "--now")
 		})
 		Eventually(func() string { return condition(namespace, "conflicted", "Registered") }).Should(SatisfyAll(
-			HavePrefix("False Conflict"), ContainSubstring("entry foreign, which paymesh did not create")))
+			HavePrefix("False Conflict"), ContainSubstring("entry foreign, which is not this object's")))
 		Expect(entriesOf(Default, "foreign")).To(HaveKeyWithValue("foreign", HaveField("RevisionNumber", "0")))
 		_, err = spireServer("entry", "delete", "-entryID", "foreign")
 		Expect(err).NotTo(HaveOccurred())
