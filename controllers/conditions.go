@@ -36,8 +36,9 @@ func setAccepted(object *meshv1alpha1.ServiceIdentity, problems []mesh.Problem) 
 		if problem.Object != mesh.KeyOf(object) {
 			continue
 		}
-		if was := meta.FindStatusCondition(object.Status.Conditions, condition.Type); problem.Reason == meshv1alpha1.ReasonSyncing && was != nil {
-			return // what was decided holds: without entries it is all that remembers who has the ID
+		was := meta.FindStatusCondition(object.Status.Conditions, condition.Type)
+		if problem.Reason == meshv1alpha1.ReasonSyncing && was != nil && (was.Status == metav1.ConditionTrue || was.Reason == meshv1alpha1.ReasonIDClaimed) {
+			return // who has the ID was decided, and holds: without entries it is all that remembers
 		}
 		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, problem.Reason, problem.Message
 		if problem.Reason == meshv1alpha1.ReasonSyncing {
@@ -54,7 +55,7 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 	case o.state.Err != nil:
 		condition.Reason = meshv1alpha1.ReasonSPIREUnavailable
 		condition.Message = "the SPIRE server does not answer; its entries stay as they are, and this is retried automatically: " + o.state.Err.Error()
-	case !o.state.Synced:
+	case !o.decided:
 		condition.Reason, condition.Message = meshv1alpha1.ReasonSyncing, "the manager is reading what the SPIRE server holds"
 	case o.refused():
 		condition.Status = metav1.ConditionFalse

@@ -58,21 +58,24 @@ func TestRegisteredSaysWhatStandsInTheWay(t *testing.T) {
 		want, mentions    string
 		deleting, because string
 	}{
-		"all is there":        {outcome: outcome{state: synced, nodes: []mesh.Node{node}}, want: "True Registered", mentions: "node-1"},
-		"no pod":              {outcome: outcome{state: synced}, want: "True NoPods", mentions: "pay"},
-		"not accepted":        {outcome: outcome{state: synced}, notAccepted: true, want: "False NotAccepted", mentions: "Accepted"},
+		"all is there":        {outcome: outcome{decided: true, state: synced, nodes: []mesh.Node{node}}, want: "True Registered", mentions: "node-1"},
+		"no pod":              {outcome: outcome{decided: true, state: synced}, want: "True NoPods", mentions: "pay"},
+		"not accepted":        {outcome: outcome{decided: true, state: synced}, notAccepted: true, want: "False NotAccepted", mentions: "Accepted"},
 		"still reading":       {outcome: outcome{}, want: "Unknown Syncing", mentions: "reading", deleting: "Unknown Syncing", because: "the object goes when"},
 		"SPIRE away at first": {outcome: outcome{state: registry.State{Err: errors.New("refused")}}, want: "Unknown SPIREUnavailable", mentions: "refused"},
 		"SPIRE away later": {
-			outcome: outcome{state: registry.State{Synced: true, Err: errors.New("refused")}, nodes: []mesh.Node{node}}, want: "Unknown SPIREUnavailable", mentions: "retried automatically",
+			outcome: outcome{decided: true, state: registry.State{Synced: true, Err: errors.New("refused")}, nodes: []mesh.Node{node}}, want: "Unknown SPIREUnavailable", mentions: "retried automatically",
 			deleting: "Unknown SPIREUnavailable", because: meshv1alpha1.FinalizerEntries,
 		},
 		"a refused write": {
-			outcome: outcome{state: synced, failed: rejected, missing: missing}, want: "False Rejected", mentions: "invalid DNS name",
+			outcome: outcome{decided: true, state: synced, failed: rejected, missing: missing}, want: "False Rejected", mentions: "invalid DNS name",
 			deleting: "False Rejected", because: "the object goes when",
 		},
-		"an unknown node":       {outcome: outcome{state: synced, unknown: []string{"node-2"}}, want: "Unknown NodeUnknown", mentions: "node-2"},
-		"drift after the write": {outcome: outcome{state: synced, missing: missing, nodes: []mesh.Node{node}}, want: "False Drifted", mentions: "pm1.main.a.b.1"},
+		"a refused removal of what is not accepted": {
+			outcome: outcome{decided: true, state: synced, failed: rejected}, notAccepted: true, want: "False Rejected", mentions: "invalid DNS name",
+		},
+		"an unknown node":       {outcome: outcome{decided: true, state: synced, unknown: []string{"node-2"}}, want: "Unknown NodeUnknown", mentions: "node-2"},
+		"drift after the write": {outcome: outcome{decided: true, state: synced, missing: missing, nodes: []mesh.Node{node}}, want: "False Drifted", mentions: "pm1.main.a.b.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			check := func(set func(*meshv1alpha1.ServiceIdentity), want, mentions string) {

@@ -190,6 +190,48 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		both("False IDClaimed", "True Accepted")
 	})
 
+	It("does not go on saying that a path is not granted when it is, though SPIRE is away and a rival waits", func() {
+		ns, other := namespace("/awaited"), namespace("")
+		owner, late := identity(ns, "owner", path("/awaited")), identity(other, "late", path("/awaited"))
+		r.reconcile(mesh.KeyOf(owner), ns, other, owner, late)
+		r.reconcile(mesh.KeyOf(late))
+		Expect(r.condition(mesh.KeyOf(late), "Accepted")).To(Equal("False PathNotGranted"))
+		r.spire.Stop()
+		r.restart()
+		other.Annotations = map[string]string{meshv1alpha1.AnnotationSPIFFEPathPrefixes: "/awaited"}
+		Expect(live.Update(r.ctx, other)).To(Succeed())
+		r.reconcile(mesh.KeyOf(late), other)
+		Expect(r.condition(mesh.KeyOf(late), "Accepted")).To(Equal("Unknown Syncing"))
+		r.reconcile(mesh.KeyOf(owner))
+		Expect(r.condition(mesh.KeyOf(owner), "Accepted")).To(Equal("True Accepted"))
+		r.spire.Start(GinkgoT())
+		Eventually(func() bool { return r.registry.State().Answers() }).Should(BeTrue())
+		r.reconcile(mesh.KeyOf(late))
+		Expect(r.condition(mesh.KeyOf(late), "Accepted")).To(Equal("False IDClaimed"))
+	})
+
+	It("removes what an identity left behind that went without its finalizer, after the grace time and when SPIRE answers", func() {
+		ns, on := namespace(""), node()
+		object := identity(ns, "stripped")
+		key := mesh.KeyOf(object)
+		r.reconcile(key, ns, on, pod(ns, "stripped", on.Name), object)
+		object = r.identity(key)
+		object.Finalizers = nil
+		Expect(live.Update(r.ctx, object)).To(Succeed())
+		gone(object)
+		Expect(r.reconcile(key, object).RequeueAfter).To(Equal(grace))
+		Expect(r.entries()).To(HaveKey(entryID(object, on)))
+		r.clock.Step(grace)
+		r.spire.Stop()
+		Eventually(func() error { return r.registry.State().Err }).ShouldNot(Succeed())
+		r.reconcile(key)
+		r.spire.Start(GinkgoT())
+		Eventually(func() bool { return r.registry.State().Answers() }).Should(BeTrue())
+		Expect(r.entries()).To(HaveKey(entryID(object, on)))
+		r.reconcile(key)
+		Expect(slices.Collect(maps.Keys(r.entries()))).To(ConsistOf(aliasID(on)))
+	})
+
 	It("does not count entries of another ID that an object of the same name had as a claim", func() {
 		ns, on := namespace("/one,/two"), node()
 		before := identity(ns, "b", path("/one"))

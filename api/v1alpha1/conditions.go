@@ -33,7 +33,7 @@ const (
 	ReasonNoPods = "NoPods"
 	// ReasonNotAccepted (False): nothing is registered since the identity is not accepted.
 	ReasonNotAccepted = "NotAccepted"
-	// ReasonConflict (False): SPIRE holds an entry that paymesh did not create, with the same parent, SPIFFE ID and
+	// ReasonConflict (False): SPIRE holds an entry that is not this object's, with the same parent, SPIFFE ID and
 	// selectors. The message names it. It is left alone.
 	ReasonConflict = "Conflict"
 	// ReasonRejected (False): the SPIRE server refused an entry. The message holds its words.

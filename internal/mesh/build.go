@@ -94,7 +94,7 @@ func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
 	claims := map[string][]*meshv1alpha1.ServiceIdentity{}
 	for i := range b.Identities {
 		object := &b.Identities[i]
-		if !object.DeletionTimestamp.IsZero() && !slices.Contains(b.Entries.Of, KeyOf(object)) {
+		if !object.DeletionTimestamp.IsZero() && !b.Entries.Unknown && !slices.Contains(b.Entries.Of, KeyOf(object)) {
 			continue // it is going, and nothing of it is left that would have to go first
 		}
 		if problem := b.Cluster.judgePath(object, granted[object.Namespace]); problem != nil {
