@@ -48,13 +48,13 @@ func victim(path string) {
 			for n := max(0, last-3); ; n++ {
 				name := fmt.Sprintf("%d-%d", worker, n)
 				// Each try has a reference of its own: only the key keeps it from paying twice.
-				p := payment(ann, fmt.Sprintf("%s-%d", name, rand.Uint64())) //nolint:gosec // a name
+				p := payment(ann, fmt.Sprintf("%s-%d", name, rand.Uint64()))
 				answer, err := create(context.Background(), s, key(ann, name), Fingerprint{byte(worker)}, p)
 				if err != nil {
 					fmt.Println("error", err)
 					return
 				}
-				if rand.IntN(4) > 0 { //nolint:gosec // else the reply is lost on its way
+				if rand.IntN(4) > 0 { // else the reply is lost on its way
 					fmt.Println("ack", worker, n, string(answer.Body))
 				}
 			}
@@ -105,7 +105,7 @@ func round(t *testing.T, command *exec.Cmd, out io.Reader, acked map[string]stri
 	t.Helper()
 	guard := time.AfterFunc(time.Minute, func() { _ = command.Process.Kill() })
 	defer guard.Stop()
-	kill := 3*crashWorkers + rand.IntN(100) //nolint:gosec // a number to try
+	kill := 3*crashWorkers + rand.IntN(100)
 	lines := bufio.NewScanner(out)
 	for n := 0; lines.Scan(); n++ {
 		var worker, number int
