@@ -71,8 +71,13 @@ build-demo: ## Build the demo's workload into bin/.
 	@mkdir -p '$(BIN)'
 	@$(call go_build) -o '$(BIN)/' ./hack/demo/svidwatch
 
+.PHONY: proto
+proto: ## Lint the protos, and generate their Go.
+	@$(TOOLS) buf protoc-gen-go protoc-gen-go-grpc
+	@hack/proto.sh $(PAYMESH_BIN_DIR)
+
 .PHONY: generate
-generate: ## Generate the deep copies of the kinds.
+generate: proto ## Generate the deep copies of the kinds, and the Go of the protos.
 	@$(TOOLS) controller-gen
 	@$(call tool,controller-gen) object:headerFile=hack/boilerplate.go.txt paths=./api/...
 

@@ -40,6 +40,9 @@ envoy                    envoy          -
 controller-gen           controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen
 kustomize                kustomize      sigs.k8s.io/kustomize/kustomize/v5
 golangci-lint            golangci-lint  github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+buf                      buf            github.com/bufbuild/buf/cmd/buf
+protoc-gen-go            protoc-gen-go  google.golang.org/protobuf/cmd/protoc-gen-go
+protoc-gen-go-grpc       protoc-gen-go-grpc google.golang.org/grpc/cmd/protoc-gen-go-grpc
 '
 
 die() { echo "tools: $*" >&2; exit 1; }

@@ -1,0 +1,287 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// LookupEnv is os.LookupEnv, or what a test puts in its place.
+type LookupEnv func(name string) (value string, set bool)
+
+// Load reads the file at path, expands its references, lets the environment override it, and checks the result. The error
+// has a line for each thing that is wrong, with the file, the key and the reason, and shows no values.
+func Load(path string, env LookupEnv) (Config, error) {
+	text, err := os.ReadFile(path) //nolint:gosec // the path is the operator's own argument
+	if err != nil {
+		return Config{}, fmt.Errorf("read the configuration: %w", err)
+	}
+	return Parse(path, text, env)
+}
+
+// Parse is Load for a text that has been read; name stands in its errors.
+func Parse(name string, text []byte, env LookupEnv) (Config, error) {
+	config := Default()
+	d := decoder{file: name, env: env}
+	d.document(text, reflect.ValueOf(&config).Elem())
+	if err := errors.Join(d.errs...); err != nil {
+		return Config{}, err
+	}
+	for _, err := range config.problems() {
+		d.errs = append(d.errs, fmt.Errorf("%s: %w", name, err))
+	}
+	if err := errors.Join(d.errs...); err != nil {
+		return Config{}, err
+	}
+	return config, nil
+}
+
+// decoder goes over the file and the type at once. A yaml.Unmarshal would name neither the key's path nor, for an
+// environment variable, anything at all.
+type decoder struct {
+	file string
+	env  LookupEnv
+	errs []error
+}
+
+func (d *decoder) fail(line int, key, format string, args ...any) {
+	at := d.file
+	if line > 0 {
+		at = fmt.Sprintf("%s:%d", d.file, line)
+	}
+	d.errs = append(d.errs, fmt.Errorf("%s: %s: %s", at, key, fmt.Sprintf(format, args...)))
+}
+
+func (d *decoder) document(text []byte, config reflect.Value) {
+	var document yaml.Node
+	reader := yaml.NewDecoder(bytes.NewReader(text))
+	if err := reader.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
+		d.errs = append(d.errs, fmt.Errorf("%s: %w", d.file, err))
+		return
+	}
+	if err := reader.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		d.errs = append(d.errs, fmt.Errorf("%s: has more than one document", d.file))
+		return
+	}
+	var root *yaml.Node
+	if len(document.Content) > 0 && document.Content[0].Tag != "!!null" {
+		root = document.Content[0]
+	}
+	d.section(root, "", config)
+}
+
+// section decodes a mapping, and then looks for variables that override its keys, in the file or not.
+func (d *decoder) section(node *yaml.Node, path string, into reflect.Value) {
+	given := d.keys(node, path, into.Type())
+	for i := range into.NumField() {
+		key := into.Type().Field(i).Tag.Get("yaml")
+		child, full := given[key], strings.TrimPrefix(path+"."+key, ".")
+		if isSection(into.Field(i).Type()) {
+			d.section(child, full, into.Field(i))
+			continue
+		}
+		if value, set := d.env(Variable(full)); set {
+			d.override(full, value, into.Field(i))
+		} else if child != nil {
+			d.value(child, full, into.Field(i))
+		}
+	}
+}
+
+// keys are the values of a mapping by key; what the type does not have is an error.
+func (d *decoder) keys(node *yaml.Node, path string, of reflect.Type) map[string]*yaml.Node {
+	given := map[string]*yaml.Node{}
+	if node == nil {
+		return given
+	}
+	if node.Kind != yaml.MappingNode {
+		d.fail(node.Line, orRoot(path), "want keys with values below it, not %s", kindOf(node))
+		return given
+	}
+	var known []string
+	for i := range of.NumField() {
+		known = append(known, of.Field(i).Tag.Get("yaml"))
+	}
+	for i := 0; i < len(node.Content); i += 2 {
+		key, value := node.Content[i], node.Content[i+1]
+		full := strings.TrimPrefix(path+"."+key.Value, ".")
+		switch {
+		case !slices.Contains(known, key.Value):
+			d.fail(key.Line, full, "unknown key; %s has %s", orRoot(path), strings.Join(known, ", "))
+		case given[key.Value] != nil:
+			d.fail(key.Line, full, "is there twice")
+		default:
+			given[key.Value] = value
+		}
+	}
+	return given
+}
+
+// value decodes a scalar or a list of text.
+func (d *decoder) value(node *yaml.Node, key string, into reflect.Value) {
+	if into.Kind() == reflect.Slice {
+		if node.Kind != yaml.SequenceNode {
+			d.fail(node.Line, key, "want a list, not %s", kindOf(node))
+			return
+		}
+		list := make([]string, len(node.Content))
+		for i, item := range node.Content {
+			d.value(item, fmt.Sprintf("%s[%d]", key, i), reflect.ValueOf(list).Index(i))
+		}
+		into.Set(reflect.ValueOf(list))
+		return
+	}
+	want := map[reflect.Kind]string{reflect.Bool: "!!bool", reflect.Int: "!!int", reflect.String: "!!str", reflect.Struct: "!!str"}[into.Kind()]
+	text, expanded := d.expand(node, key)
+	if node.Kind != yaml.ScalarNode || (node.Tag != want && !expanded) {
+		d.fail(node.Line, key, "want %s, not %s", wanted(into), kindOf(node))
+		return
+	}
+	if err := set(into, text); err != nil {
+		d.fail(node.Line, key, "%v", err)
+	}
+}
+
+// override sets a key from its variable; a list is separated by commas.
+func (d *decoder) override(key, value string, into reflect.Value) {
+	if into.Kind() == reflect.Slice {
+		var list []string
+		for item := range strings.SplitSeq(value, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				list = append(list, item)
+			}
+		}
+		into.Set(reflect.ValueOf(list))
+		return
+	}
+	if err := set(into, value); err != nil {
+		d.errs = append(d.errs, fmt.Errorf("the variable %s, for %s of %s: %w", Variable(key), key, d.file, err))
+	}
+}
+
+var references = regexp.MustCompile(`\$\{([^}]*)\}?`)
+
+// expand replaces each ${NAME} of a text by the variable's value, once: what stands in the value is taken as it is.
+func (d *decoder) expand(node *yaml.Node, key string) (text string, expanded bool) {
+	if node.Kind != yaml.ScalarNode || node.Tag != "!!str" {
+		return node.Value, false
+	}
+	text = references.ReplaceAllStringFunc(node.Value, func(found string) string {
+		expanded = true
+		if !reference.MatchString(found) {
+			d.fail(node.Line, key, "%q is not a reference: want ${NAME}, of letters, digits and underscores", found)
+			return found
+		}
+		name := found[2 : len(found)-1]
+		value, set := d.env(name)
+		if !set {
+			d.fail(node.Line, key, "the variable %s is not set", name)
+		}
+		return value
+	})
+	return text, expanded
+}
+
+func set(into reflect.Value, text string) error {
+	switch into.Kind() {
+	case reflect.Bool:
+		if text != "true" && text != "false" {
+			return errors.New("want true or false")
+		}
+		into.SetBool(text == "true")
+	case reflect.Int:
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return errors.New("want a whole number")
+		}
+		into.SetInt(int64(n))
+	case reflect.String:
+		into.SetString(text)
+	default: // the only other type, by the test that goes over all of them
+		into.Set(reflect.ValueOf(NewSecret(text)))
+	}
+	return nil
+}
+
+func isSection(t reflect.Type) bool {
+	return t.Kind() == reflect.Struct && t != reflect.TypeFor[Secret]()
+}
+
+func wanted(into reflect.Value) string {
+	switch into.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "a whole number"
+	default:
+		return "text (in quotes, where it looks like something else)"
+	}
+}
+
+func kindOf(node *yaml.Node) string {
+	switch {
+	case node.Kind == yaml.MappingNode:
+		return "keys with values"
+	case node.Kind == yaml.SequenceNode:
+		return "a list"
+	case node.Kind == yaml.AliasNode:
+		return "an alias"
+	case node.Tag == "!!null":
+		return "nothing"
+	case node.Tag == "!!int" || node.Tag == "!!float":
+		return "a number"
+	case node.Tag == "!!bool":
+		return "true or false"
+	default:
+		return "text"
+	}
+}
+
+func orRoot(path string) string {
+	if path == "" {
+		return "the file"
+	}
+	return path
+}
+
+// Variable is the environment variable that overrides a key: MTLS_CERT_FILE for mtls.cert_file.
+func Variable(key string) string { return strings.ToUpper(strings.ReplaceAll(key, ".", "_")) }
+
+// Key is one value of config.yaml.
+type Key struct {
+	// Path is where it is in the file, as in mtls.cert_file.
+	Path string
+	// Default is its value where it is missing, as YAML.
+	Default string
+}
+
+// Keys are all values of config.yaml, in the file's order.
+func Keys() []Key {
+	var keys []Key
+	var walk func(path string, v reflect.Value)
+	walk = func(path string, v reflect.Value) {
+		for i := range v.NumField() {
+			full := strings.TrimPrefix(path+"."+v.Type().Field(i).Tag.Get("yaml"), ".")
+			field := v.Field(i)
+			switch {
+			case isSection(field.Type()):
+				walk(full, field)
+			case field.Kind() == reflect.Bool || field.Kind() == reflect.Int || field.Kind() == reflect.String:
+				keys = append(keys, Key{full, fmt.Sprint(field.Interface())})
+			default:
+				keys = append(keys, Key{full, ""})
+			}
+		}
+	}
+	walk("", reflect.ValueOf(Default()))
+	return keys
+}

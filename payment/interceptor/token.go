@@ -1,0 +1,151 @@
+package interceptor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/MicahParks/keyfunc/v3"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/jia-app/paymesh/payment/store"
+)
+
+const (
+	// maxToken bounds what is parsed (RFC 8725 asks for a limit of one's own).
+	maxToken = 8 << 10
+	// maxClaim is for the issuer and the subject: RFC 7519 has none, OpenID Connect has 255.
+	maxClaim = 255
+	// keysInterval is how often the file of keys is looked at: a caller's unknown key IDs cause no reads.
+	keysInterval = time.Second
+	maxKeysFile  = 1 << 20
+)
+
+// TokenOptions say which tokens are good.
+type TokenOptions struct {
+	Issuer, Audience string
+	// KeysFile is a JWK set (RFC 7517); a changed file is read again, and one that cannot be read leaves the keys as they are.
+	KeysFile string
+	// Leeway is for clocks that differ.
+	Leeway time.Duration
+	// Now is the clock; time.Now where nil.
+	Now func() time.Time
+}
+
+// Tokens verifies JWTs (RFC 7519) as RFC 8725 asks for: asymmetric algorithms of a list, the issuer, the audience and an
+// expiry are required, and what the token's own header says about keys is not followed.
+type Tokens struct {
+	options TokenOptions
+	parser  *jwt.Parser
+
+	mu     sync.Mutex
+	keys   keyfunc.Keyfunc
+	looked time.Time
+	read   os.FileInfo
+}
+
+// NewTokens reads the keys; without any it fails.
+func NewTokens(o TokenOptions) (*Tokens, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	t := &Tokens{options: o, parser: jwt.NewParser(
+		jwt.WithValidMethods([]string{"ES256", "RS256", "EdDSA"}), jwt.WithIssuer(o.Issuer), jwt.WithAudience(o.Audience),
+		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(o.Leeway), jwt.WithTimeFunc(o.Now), jwt.WithStrictDecoding(),
+	)}
+	if err := t.load(); err != nil {
+		return nil, fmt.Errorf("read the keys of %s from %s: %w", o.Issuer, o.KeysFile, err)
+	}
+	return t, nil
+}
+
+// Verify returns for whom a token speaks. Its error says which check failed, and nothing of the token.
+func (t *Tokens) Verify(token string) (store.Caller, error) {
+	if len(token) > maxToken || strings.Count(token, ".") != 2 {
+		return store.Caller{}, errors.New("the token is no JWT of three parts and at most 8 KiB")
+	}
+	var claims jwt.RegisteredClaims
+	if _, err := t.parser.ParseWithClaims(token, &claims, t.current().Keyfunc); err != nil {
+		return store.Caller{}, fmt.Errorf("the token: %w", reason(err))
+	}
+	if claims.Subject == "" || len(claims.Subject) > maxClaim {
+		return store.Caller{}, errors.New("the token has no subject of 1 to 255 bytes")
+	}
+	return store.Caller{Issuer: claims.Issuer, Subject: claims.Subject}, nil
+}
+
+// reason keeps only which check failed: the library's text may quote the token's header.
+func reason(err error) error {
+	for _, known := range []error{
+		jwt.ErrTokenExpired, jwt.ErrTokenNotValidYet, jwt.ErrTokenUsedBeforeIssued, jwt.ErrTokenInvalidAudience, jwt.ErrTokenInvalidIssuer,
+		jwt.ErrTokenRequiredClaimMissing, jwt.ErrTokenSignatureInvalid, jwt.ErrTokenUnverifiable, jwt.ErrTokenMalformed,
+	} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	return errors.New("is not valid")
+}
+
+func (t *Tokens) current() keyfunc.Keyfunc {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now := t.options.Now(); now.Sub(t.looked) >= keysInterval {
+		t.looked = now
+		_ = t.load() // a file that is being replaced, or is broken, must not lock everybody out
+	}
+	return t.keys
+}
+
+func (t *Tokens) load() error {
+	info, err := os.Stat(t.options.KeysFile)
+	if err != nil {
+		return err
+	}
+	if t.read != nil && os.SameFile(info, t.read) && info.ModTime().Equal(t.read.ModTime()) && info.Size() == t.read.Size() {
+		return nil
+	}
+	if info.Size() > maxKeysFile {
+		return errors.New("has more than 1 MiB")
+	}
+	text, err := os.ReadFile(t.options.KeysFile)
+	if err != nil {
+		return err
+	}
+	keys, err := parseKeys(text)
+	if err != nil {
+		return err
+	}
+	t.keys, t.read = keys, info
+	return nil
+}
+
+// parseKeys takes a set of public keys. Those whose use is encryption verify nothing.
+func parseKeys(text []byte) (keyfunc.Keyfunc, error) {
+	var set struct {
+		Keys []struct {
+			Type string `json:"kty"`
+		} `json:"keys"`
+	}
+	if err := json.Unmarshal(text, &set); err != nil {
+		return nil, err
+	}
+	if len(set.Keys) == 0 {
+		return nil, errors.New("has no keys")
+	}
+	for _, key := range set.Keys {
+		if key.Type == "oct" {
+			return nil, errors.New("has a symmetric key: whoever can verify with it can sign")
+		}
+	}
+	all, err := keyfunc.NewJWKSetJSON(text)
+	if err != nil {
+		return nil, err
+	}
+	return keyfunc.New(keyfunc.Options{Storage: all.Storage(), UseWhitelist: []jwkset.USE{jwkset.UseSig, ""}}) // not "enc"
+}

@@ -1,0 +1,586 @@
+package server
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/jia-app/paymesh/payment/config"
+	"github.com/jia-app/paymesh/payment/contactv1"
+	"github.com/jia-app/paymesh/payment/paymentv1"
+)
+
+// people is a contact service that knows user_1, and holds calls about user_slow until it is told.
+type people struct {
+	contactv1.UnimplementedContactServiceServer
+	hold chan struct{}
+	mu   sync.Mutex
+	seen metadata.MD
+}
+
+func (p *people) GetUserInfo(ctx context.Context, r *contactv1.GetUserInfoRequest) (*contactv1.GetUserInfoResponse, error) {
+	p.mu.Lock()
+	p.seen, _ = metadata.FromIncomingContext(ctx)
+	p.mu.Unlock()
+	switch r.GetUserId() {
+	case "user_slow":
+		<-p.hold
+	case "user_1":
+	default:
+		return nil, status.Error(codes.NotFound, "no such user")
+	}
+	return &contactv1.GetUserInfoResponse{User: &contactv1.User{UserId: r.GetUserId()}}, nil
+}
+
+// log is what the service writes.
+type log struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+type lab struct {
+	t      *testing.T
+	config config.Config
+	server *Server
+	people *people
+	log    *log
+	key    *ecdsa.PrivateKey
+	stop   func() error
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// start runs a service behind a sidecar, which the test plays, with a contact service on loopback.
+func start(t *testing.T, change func(*config.Config), contactCreds credentials.TransportCredentials) *lab {
+	t.Helper()
+	l := &lab{t: t, people: &people{hold: make(chan struct{})}, log: &log{}, key: newKey(t)}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	contact := grpc.NewServer(grpc.Creds(contactCreds))
+	contactv1.RegisterContactServiceServer(contact, l.people)
+	go contact.Serve(listener) //nolint:errcheck // it ends with the test
+	t.Cleanup(contact.Stop)
+
+	dir := t.TempDir()
+	point, err := l.key.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	keys, _ := json.Marshal(map[string]any{"keys": []any{map[string]any{"kty": "EC", "crv": "P-256", "kid": "k", "use": "sig", "x": encode(point[1:33]), "y": encode(point[33:])}}})
+	c := config.Default()
+	c.GRPC.Address, c.HTTP.Address = "127.0.0.1:0", "127.0.0.1:0"
+	c.ServiceMesh.Enabled, c.ServiceMesh.TrustXFCC, c.ServiceMesh.SPIFFEID = true, true, "spiffe://jia.app/payment-service"
+	c.ExternalServices.ContactService.Address = listener.Addr().String()
+	c.Store.Path = filepath.Join(dir, "payments.db")
+	c.Auth.AllowedSPIFFEIDs = []string{"spiffe://jia.app/api-gateway"}
+	c.Auth.JWT.Issuer, c.Auth.JWT.Audience, c.Auth.JWT.JWKSFile = "https://issuer", "payments", write(t, filepath.Join(dir, "jwks.json"), keys)
+	if change != nil {
+		change(&c)
+	}
+	if err := c.Check(); err != nil {
+		t.Fatal(err)
+	}
+	l.config = c
+	l.run()
+	return l
+}
+
+func (l *lab) run() {
+	l.t.Helper()
+	s, err := New(l.t.Context(), l.config, slog.New(slog.NewJSONHandler(l.log, nil)))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	l.server = s
+	l.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	l.t.Cleanup(func() {
+		if err := l.stop(); err != nil {
+			l.t.Errorf("the service ends with %v", err)
+		}
+	})
+}
+
+func write(t *testing.T, path string, text []byte) string {
+	t.Helper()
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func (l *lab) token(subject string) string {
+	l.t.Helper()
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": "https://issuer", "aud": "payments", "sub": subject, "exp": time.Now().Add(time.Minute).Unix()})
+	token.Header["kid"] = "k"
+	text, err := token.SignedString(l.key)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return text
+}
+
+func (l *lab) dial(creds credentials.TransportCredentials) *grpc.ClientConn {
+	l.t.Helper()
+	conn, err := grpc.NewClient(l.server.GRPCAddress(), grpc.WithTransportCredentials(creds))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func (l *lab) client() paymentv1.PaymentServiceClient {
+	return paymentv1.NewPaymentServiceClient(l.dial(insecure.NewCredentials()))
+}
+
+const gateway = "URI=spiffe://jia.app/api-gateway"
+
+// as is a call of a user through the gateway, as the sidecar passes it on.
+func (l *lab) as(subject, key string) context.Context {
+	pairs := []string{"x-forwarded-client-cert", gateway, "authorization", "Bearer " + l.token(subject)}
+	if key != "" {
+		pairs = append(pairs, "idempotency-key", key)
+	}
+	return metadata.AppendToOutgoingContext(l.t.Context(), pairs...)
+}
+
+func order(reference string) *paymentv1.CreatePaymentRequest {
+	return &paymentv1.CreatePaymentRequest{MerchantReference: reference, PayerUserId: "user_1", Amount: &paymentv1.Money{CurrencyCode: "EUR", MinorUnits: 1050}}
+}
+
+func wantError(t *testing.T, err error, code codes.Code, reason string) {
+	t.Helper()
+	got := ""
+	for _, detail := range status.Convert(err).Details() {
+		if info, is := detail.(*errdetails.ErrorInfo); is {
+			got = info.GetReason()
+		}
+	}
+	if status.Code(err) != code || got != reason {
+		t.Errorf("got %v with reason %q, want %s with %q", err, got, code, reason)
+	}
+}
+
+func TestAPaymentIsTakenOnceAndItsAnswerReplayed(t *testing.T) {
+	l := start(t, nil, insecure.NewCredentials())
+	client := l.client()
+	first, err := client.CreatePayment(l.as("ann", "k"), order("order-1"))
+	if err != nil || first.GetPayment().GetAmountDisplay() != "10.50 EUR" {
+		t.Fatalf("got %v, %v", first, err)
+	}
+	var trailer metadata.MD
+	again, err := client.CreatePayment(l.as("ann", "k"), order("order-1"), grpc.Trailer(&trailer))
+	if err != nil || !proto.Equal(first, again) || len(trailer.Get("idempotent-replayed")) != 1 {
+		t.Errorf("got %v, %v, trailer %v", again, err, trailer)
+	}
+	other := order("order-1")
+	other.Amount.MinorUnits = 1
+	_, err = client.CreatePayment(l.as("ann", "k"), other)
+	wantError(t, err, codes.InvalidArgument, "IDEMPOTENCY_KEY_REUSED")
+	_, err = client.CreatePayment(l.as("ann", "k2"), order("order-1"))
+	wantError(t, err, codes.AlreadyExists, "MERCHANT_REFERENCE_EXISTS")
+	_, err = client.CreatePayment(l.as("ann", ""), order("order-2"))
+	wantError(t, err, codes.InvalidArgument, "IDEMPOTENCY_KEY_MISSING")
+	_, err = client.CreatePayment(l.as("ann", strings.Repeat("k", 256)), order("order-2"))
+	wantError(t, err, codes.InvalidArgument, "IDEMPOTENCY_KEY_INVALID")
+	if bobs, err := client.CreatePayment(l.as("bob", "k"), order("order-1")); err != nil || bobs.GetPayment().GetPaymentId() == first.GetPayment().GetPaymentId() {
+		t.Errorf("another user with the same key: %v, %v", bobs, err)
+	}
+	id := first.GetPayment().GetPaymentId()
+	if got, err := client.GetPayment(l.as("ann", ""), &paymentv1.GetPaymentRequest{PaymentId: id}); err != nil || !proto.Equal(got.GetPayment(), first.GetPayment()) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	_, err = client.GetPayment(l.as("bob", ""), &paymentv1.GetPaymentRequest{PaymentId: id})
+	wantError(t, err, codes.NotFound, "PAYMENT_NOT_FOUND")
+	if got, err := client.ListPayments(l.as("ann", ""), &paymentv1.ListPaymentsRequest{PageSize: 1}); err != nil || len(got.GetPayments()) != 1 || got.GetNextPageToken() != "" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	_, err = client.ListPayments(l.as("ann", ""), &paymentv1.ListPaymentsRequest{PageToken: "!"})
+	wantError(t, err, codes.InvalidArgument, "PAGE_TOKEN_INVALID")
+
+	if err := l.stop(); err != nil {
+		t.Fatal(err)
+	}
+	l.run()
+	if again, err := l.client().CreatePayment(l.as("ann", "k"), order("order-1")); err != nil || !proto.Equal(first, again) {
+		t.Errorf("after a restart: %v, %v", again, err)
+	}
+}
+
+func TestWhatIsRefusedBeforeItBeginsIsNotRemembered(t *testing.T) {
+	l := start(t, nil, insecure.NewCredentials())
+	client := l.client()
+	unknown, strange, broken := order("order-1"), order("order-1"), order("a b")
+	unknown.PayerUserId, strange.Amount.CurrencyCode = "nobody", "XXX"
+	_, err := client.CreatePayment(l.as("ann", "k"), unknown)
+	wantError(t, err, codes.FailedPrecondition, "PAYER_UNKNOWN")
+	for _, request := range []*paymentv1.CreatePaymentRequest{strange, broken} {
+		_, err := client.CreatePayment(l.as("ann", "k"), request)
+		wantError(t, err, codes.InvalidArgument, "")
+		if details := status.Convert(err).Details(); len(details) != 1 || len(details[0].(*errdetails.BadRequest).GetFieldViolations()) != 1 {
+			t.Errorf("details %v", details)
+		}
+	}
+	if _, err := client.CreatePayment(l.as("ann", "k"), order("order-1")); err != nil {
+		t.Error(err)
+	}
+	l.people.mu.Lock()
+	defer l.people.mu.Unlock()
+	for _, name := range []string{"authorization", "idempotency-key", "x-forwarded-client-cert"} {
+		if len(l.people.seen.Get(name)) > 0 {
+			t.Errorf("the contact service is sent the caller's %s", name)
+		}
+	}
+}
+
+func TestACallUnderWayHoldsItsKeyAndEndsBeforeTheProcess(t *testing.T) {
+	l := start(t, func(c *config.Config) { c.ExternalServices.ContactService.TimeoutSeconds = 60 }, insecure.NewCredentials())
+	client := l.client()
+	slow := order("order-1")
+	slow.PayerUserId = "user_slow"
+	done := make(chan error, 1)
+	ctx := l.as("ann", "k")
+	go func() { _, err := client.CreatePayment(ctx, slow); done <- err }()
+	eventually(t, func() bool { l.people.mu.Lock(); defer l.people.mu.Unlock(); return l.people.seen != nil })
+	_, err := client.CreatePayment(l.as("ann", "k"), slow)
+	wantError(t, err, codes.Aborted, "IDEMPOTENCY_KEY_IN_FLIGHT")
+	if details := status.Convert(err).Details(); len(details) != 2 || details[1].(*errdetails.RetryInfo).GetRetryDelay().AsDuration() <= 0 {
+		t.Errorf("details %v", details)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- l.stop() }()
+	eventually(t, func() bool { return strings.Contains(l.log.String(), `"stopping"`) })
+	close(l.people.hold)
+	if err := <-done; err != nil {
+		t.Errorf("the call under way: %v", err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func eventually(t *testing.T, check func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for range 4000 {
+		if check() {
+			return
+		}
+		<-tick.C
+	}
+	t.Fatal("not within 20 s")
+}
+
+func TestCallsWithoutBothProofsAreRefused(t *testing.T) {
+	l := start(t, nil, insecure.NewCredentials())
+	client, bearer := l.client(), "Bearer "+l.token("ann")
+	cases := map[string]struct {
+		metadata []string
+		want     codes.Code
+	}{
+		"nothing":                     {nil, codes.Unauthenticated},
+		"the workload alone":          {[]string{"x-forwarded-client-cert", gateway}, codes.Unauthenticated},
+		"the user alone":              {[]string{"authorization", bearer}, codes.Unauthenticated},
+		"two tokens":                  {[]string{"x-forwarded-client-cert", gateway, "authorization", bearer, "authorization", bearer}, codes.Unauthenticated},
+		"no bearer":                   {[]string{"x-forwarded-client-cert", gateway, "authorization", "Basic YQ=="}, codes.Unauthenticated},
+		"a forged token":              {[]string{"x-forwarded-client-cert", gateway, "authorization", bearer[:len(bearer)-4] + "AAAA"}, codes.Unauthenticated},
+		"an XFCC with one before it":  {[]string{"x-forwarded-client-cert", gateway + ",URI=spiffe://jia.app/other", "authorization", bearer}, codes.Unauthenticated},
+		"two XFCCs":                   {[]string{"x-forwarded-client-cert", gateway, "x-forwarded-client-cert", gateway, "authorization", bearer}, codes.Unauthenticated},
+		"an ID in metadata":           {[]string{"x-forwarded-client-cert", gateway, "authorization", bearer, "x-spiffe-id", "spiffe://jia.app/api-gateway"}, codes.Unauthenticated},
+		"a workload that may not":     {[]string{"x-forwarded-client-cert", "URI=spiffe://jia.app/other", "authorization", bearer}, codes.PermissionDenied},
+		"a workload below an allowed": {[]string{"x-forwarded-client-cert", gateway + "/x", "authorization", bearer}, codes.PermissionDenied},
+	}
+	for name, c := range cases {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), append(c.metadata, "idempotency-key", "k")...)
+		if _, err := client.CreatePayment(ctx, order("order-1")); status.Code(err) != c.want {
+			t.Errorf("%s: got %v, want %s", name, err, c.want)
+		}
+	}
+	for service, info := range l.server.grpc.GetServiceInfo() {
+		if service == healthv1.Health_ServiceDesc.ServiceName {
+			continue // open to all: it says nothing but whether the process serves
+		}
+		for _, method := range info.Methods {
+			err := l.dial(insecure.NewCredentials()).Invoke(t.Context(), "/"+service+"/"+method.Name, &healthv1.HealthCheckRequest{}, &healthv1.HealthCheckResponse{})
+			if status.Code(err) != codes.Unauthenticated {
+				t.Errorf("%s/%s without any proof: %v", service, method.Name, err)
+			}
+		}
+	}
+	if got := l.log.String(); strings.Contains(got, bearer[7:30]) || !strings.Contains(got, "auth.allowed_spiffe_ids") {
+		t.Errorf("the log shows a token, or no reason: %s", got)
+	}
+}
+
+func TestAPathWithoutItsSlashIsRefused(t *testing.T) { // CVE-2026-33186
+	l := start(t, nil, insecure.NewCredentials())
+	conn, err := net.Dial("tcp", l.server.GRPCAddress())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // the test is over
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	framer := http2.NewFramer(conn, conn)
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	var block strings.Builder
+	encoder := hpack.NewEncoder(&block)
+	for _, field := range [][2]string{
+		{":method", "POST"},
+		{":scheme", "http"},
+		{":path", "payment.v1.PaymentService/ListPayments"},
+		{":authority", "x"},
+		{"content-type", "application/grpc"},
+		{"te", "trailers"},
+		{"x-forwarded-client-cert", gateway},
+		{"authorization", "Bearer " + l.token("ann")},
+	} {
+		if err := encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = framer.WriteSettings()
+	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte(block.String()), EndHeaders: true})
+	_ = framer.WriteData(1, true, make([]byte, 5))
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, reset := frame.(*http2.RSTStreamFrame); reset {
+			return
+		}
+		if headers, is := frame.(*http2.MetaHeadersFrame); is {
+			for _, field := range headers.Fields {
+				if field.Name == "grpc-status" && field.Value != "12" { // UNIMPLEMENTED
+					t.Errorf("answered with grpc-status %s", field.Value)
+				}
+			}
+			if headers.StreamEnded() {
+				return
+			}
+		}
+	}
+}
+
+func TestThePagesTellTheTruthWithoutSecrets(t *testing.T) {
+	l := start(t, func(c *config.Config) { c.APIGateway.APIKey = config.NewSecret("canary-key") }, insecure.NewCredentials())
+	if _, err := l.client().CreatePayment(l.as("ann", "canary-idempotency"), order("canary-reference")); err != nil {
+		t.Fatal(err)
+	}
+	page := func(path string) string {
+		answer, err := http.Get("http://" + l.server.HTTPAddress() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close() //nolint:errcheck // it was read
+		text, err := io.ReadAll(answer.Body)
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s, %v", path, answer.Status, err)
+		}
+		return string(text)
+	}
+	for path, wants := range map[string][]string{
+		"/health":          {`"SERVING"`},
+		"/health/services": {`"contact-service"`, `"healthy":true`},
+		"/metrics": {
+			`grpc_client_requests_total{code="OK",method="GetUserInfo",service="contact.v1.ContactService"} 1`, "grpc_client_request_duration_seconds_count",
+			`grpc_server_requests_total{code="OK",method="CreatePayment",service="payment.v1.PaymentService"} 1`, `circuit_breaker_state{target="contact-service"} 0`,
+		},
+	} {
+		got := page(path)
+		for _, want := range wants {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s has no %s:\n%s", path, want, got)
+			}
+		}
+		if strings.Contains(got, "canary") {
+			t.Errorf("%s shows a secret", path)
+		}
+	}
+	if strings.Contains(l.log.String(), "canary") {
+		t.Errorf("the log shows a secret: %s", l.log)
+	}
+	if got, err := healthv1.NewHealthClient(l.dial(insecure.NewCredentials())).Check(t.Context(), &healthv1.HealthCheckRequest{}); err != nil || got.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestAContactServiceThatIsDownOpensTheBreaker(t *testing.T) {
+	l := start(t, func(c *config.Config) {
+		c.ExternalServices.ContactService.Address, c.CircuitBreaker.FailureThreshold = "127.0.0.1:1", 2
+	}, insecure.NewCredentials())
+	for range 3 {
+		_, err := l.client().CreatePayment(l.as("ann", "k"), order("order-1"))
+		wantError(t, err, codes.Unavailable, "CONTACT_SERVICE_UNAVAILABLE")
+	}
+	if got := l.log.String(); !strings.Contains(got, "contact-service failed too often") {
+		t.Errorf("the breaker did not open: %s", got)
+	}
+}
+
+// authority signs certificates of one trust domain.
+type authority struct {
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+}
+
+func newAuthority(t *testing.T) authority {
+	t.Helper()
+	a := authority{key: newKey(t)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{{Scheme: "spiffe", Host: "jia.app"}}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.cert, _ = x509.ParseCertificate(der)
+	return a
+}
+
+// issue writes the certificate, key and authorities of a workload.
+func (a authority) issue(t *testing.T, path string) (m config.MTLS) {
+	t.Helper()
+	dir, key := t.TempDir(), newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{{Scheme: "spiffe", Host: "jia.app", Path: path}},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(name, kind string, der []byte) string {
+		return write(t, filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	return config.MTLS{Enabled: true, CertFile: file("cert.pem", "CERTIFICATE", der), KeyFile: file("key.pem", "PRIVATE KEY", pkcs8), CAFile: file("ca.pem", "CERTIFICATE", a.cert.Raw)}
+}
+
+func (m material) config(t *testing.T) *tls.Config {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(m.CertFile, m.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The server's name is its SPIFFE ID, which crypto/tls cannot check; that it is ours is not what these tests are about.
+	return &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS13}
+}
+
+type material config.MTLS
+
+func TestTheCertificateSaysWhoCalls(t *testing.T) {
+	ca := newAuthority(t)
+	contact := material(ca.issue(t, "/contact-service")).config(t)
+	l := start(t, func(c *config.Config) {
+		c.ServiceMesh.TrustXFCC, c.MTLS = false, ca.issue(t, "/payment-service")
+		c.ExternalServices.ContactService.SPIFFEID = "spiffe://jia.app/contact-service"
+	}, credentials.NewTLS(contact))
+	call := func(m config.MTLS, pairs ...string) error {
+		settings := material(m).config(t)
+		ctx := metadata.AppendToOutgoingContext(t.Context(), append(pairs, "authorization", "Bearer "+l.token("ann"), "idempotency-key", "k")...)
+		_, err := paymentv1.NewPaymentServiceClient(l.dial(credentials.NewTLS(settings))).CreatePayment(ctx, order("order-1"))
+		return err
+	}
+	if err := call(ca.issue(t, "/api-gateway")); err != nil {
+		t.Errorf("an allowed caller: %v", err)
+	}
+	if err := call(ca.issue(t, "/other")); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("another caller: %v", err)
+	}
+	if err := call(ca.issue(t, "/other"), "x-forwarded-client-cert", gateway); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a forged XFCC: %v", err)
+	}
+	if err := call(newAuthority(t).issue(t, "/api-gateway")); status.Code(err) != codes.Unavailable {
+		t.Errorf("a caller of another authority: %v", err)
+	}
+	_, err := l.client().CreatePayment(l.as("ann", "k"), order("order-1"))
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("a caller in plaintext: %v", err)
+	}
+}
+
+func TestASessionIsNotResumedSoThatEachCertificateIsVerified(t *testing.T) {
+	ca := newAuthority(t)
+	l := start(t, func(c *config.Config) {
+		c.ServiceMesh.TrustXFCC, c.MTLS = false, ca.issue(t, "/payment-service")
+		c.ExternalServices.ContactService.SPIFFEID = "spiffe://jia.app/contact-service"
+	}, insecure.NewCredentials())
+	settings := material(ca.issue(t, "/api-gateway")).config(t)
+	settings.ClientSessionCache, settings.ServerName = tls.NewLRUClientSessionCache(4), "payment-service"
+	for range 2 {
+		conn, err := tls.Dial("tcp", l.server.GRPCAddress(), settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := conn.Read(make([]byte, 1)); err != nil { // tickets come with the first bytes
+			t.Fatal(err)
+		}
+		if conn.ConnectionState().DidResume {
+			t.Error("the server resumed a session")
+		}
+		_ = conn.Close()
+	}
+}
