@@ -6,6 +6,14 @@ const (
 	ConditionAccepted = "Accepted"
 	// ConditionRegistered says whether the SPIRE server holds the entries exactly as rendered, for every node that needs them.
 	ConditionRegistered = "Registered"
+	// ConditionWorkloadReady says whether the Deployment runs the wanted revision, with every pod available.
+	ConditionWorkloadReady = "WorkloadReady"
+	// ConditionDependenciesResolved says whether each of dependsOn names a service that exists and allows this one.
+	ConditionDependenciesResolved = "DependenciesResolved"
+	// ConditionExposed says whether each of expose is accepted by its gateway.
+	ConditionExposed = "Exposed"
+	// ConditionProgrammed says whether every proxy of the object's pods has ACKed the current listeners, routes and clusters.
+	ConditionProgrammed = "Programmed"
 	// ConditionReady is True where every other condition of the object is. It is computed from them and never set by a step.
 	ConditionReady = "Ready"
 )
@@ -48,6 +56,87 @@ const (
 	ReasonSyncing = "Syncing"
 )
 
+// Reasons of the condition Accepted, of MeshService and MeshGateway. The reasons of the paths above are theirs, too: they
+// are what the ServiceIdentity says.
+const (
+	// ReasonIdentityNotFound (False): spec.identity.name names no ServiceIdentity of the namespace.
+	ReasonIdentityNotFound = "IdentityNotFound"
+	// ReasonIdentityMismatch (False): the ServiceIdentity that spec.identity.name names is for other pods.
+	ReasonIdentityMismatch = "IdentityMismatch"
+	// ReasonConfigInvalid (False): the payment service would not start with spec.workload.config. The message holds its words.
+	ReasonConfigInvalid = "ConfigInvalid"
+	// ReasonPatchInvalid (False): spec.workload.patch cannot be applied, or reaches what it may not.
+	ReasonPatchInvalid = "PatchInvalid"
+	// ReasonDescriptorInvalid (False): the ConfigMap of spec.api.descriptorSet is not there, or holds no descriptor set.
+	ReasonDescriptorInvalid = "DescriptorInvalid"
+	// ReasonKeysInvalid (False): the ConfigMap of a jwt is not there, or holds no set of public keys.
+	ReasonKeysInvalid = "KeysInvalid"
+	// ReasonPortUnknown (False): a port is named that spec.ports does not have, or none where there are several.
+	ReasonPortUnknown = "PortUnknown"
+)
+
+// Reasons of the condition WorkloadReady.
+const (
+	// ReasonAvailable (True): every pod of the wanted revision is available.
+	ReasonAvailable = "Available"
+	// ReasonScaledToZero (True): spec.workload.replicas is 0, and no pod runs.
+	ReasonScaledToZero = "ScaledToZero"
+	// ReasonProgressing (False): pods of the wanted revision are not available yet. The message says what they wait for.
+	ReasonProgressing = "Progressing"
+	// ReasonApplyFailed (False): the API server refused an object. The message holds its words.
+	ReasonApplyFailed = "ApplyFailed"
+	// ReasonForeignObject (False): an object that the workload needs exists and belongs to somebody else. It is left alone.
+	ReasonForeignObject = "ForeignObject"
+	// ReasonTerminating (False): the object is being deleted, and its pods end.
+	ReasonTerminating = "Terminating"
+)
+
+// Reasons of the condition DependenciesResolved.
+const (
+	// ReasonResolved (True): each dependency exists and allows this service.
+	ReasonResolved = "Resolved"
+	// ReasonServiceNotFound (False): a dependency does not exist.
+	ReasonServiceNotFound = "ServiceNotFound"
+	// ReasonNotAllowed (False): a dependency does not allow this service. The message holds what to write there.
+	ReasonNotAllowed = "NotAllowed"
+	// ReasonServiceNotAccepted (False): a dependency exists, and its own spec or identity is not accepted.
+	ReasonServiceNotAccepted = "ServiceNotAccepted"
+)
+
+// Reasons of the condition Exposed.
+const (
+	// ReasonExposed (True): the gateways serve every exposure.
+	ReasonExposed = "Exposed"
+	// ReasonGatewayNotFound (False): an exposure names a gateway that does not exist.
+	ReasonGatewayNotFound = "GatewayNotFound"
+	// ReasonGatewayNotAccepted (False): the gateway exists, and is itself not accepted.
+	ReasonGatewayNotAccepted = "GatewayNotAccepted"
+	// ReasonNotAdmitted (False): the gateway's routes do not admit the namespace with the host name.
+	ReasonNotAdmitted = "NotAdmitted"
+	// ReasonRouteClaimed (False): an older exposure has the same host name and path. The message names it.
+	ReasonRouteClaimed = "RouteClaimed"
+	// ReasonJWTUnknown (False): the gateway has no jwt of the name in auth.jwt.
+	ReasonJWTUnknown = "JWTUnknown"
+	// ReasonMethodUnknown (False): the descriptor set lacks a method, or its google.api.http option where it is needed.
+	ReasonMethodUnknown = "MethodUnknown"
+)
+
+// Reasons of the condition Programmed.
+const (
+	// ReasonProgrammed (True): every proxy has ACKed the current config.
+	ReasonProgrammed = "Programmed"
+	// ReasonNoProxies (Unknown): no proxy of the object is connected.
+	ReasonNoProxies = "NoProxies"
+	// ReasonPending (False): proxies have not ACKed the current config yet.
+	ReasonPending = "Pending"
+	// ReasonNACKed (False): a proxy refused a resource, and keeps its last good version. The message holds its words and the
+	// resources concerned.
+	ReasonNACKed = "NACKed"
+)
+
+// ReasonNotApplicable (True): the condition has no subject here, such as Exposed without expose.
+const ReasonNotApplicable = "NotApplicable"
+
 // Reasons of the condition Ready.
 const (
 	// ReasonReady (True): every other condition is True.
@@ -59,6 +148,18 @@ const (
 // by commas. A path grants itself and all below it, in whole segments: /payments grants /payments and /payments/api, not
 // /payments-api. Only who may edit Namespaces can set it.
 const AnnotationSPIFFEPathPrefixes = "mesh.jia.app/spiffe-path-prefixes"
+
+// FinalizerWorkload keeps a deleted MeshService or MeshGateway until its pods, its proxies' config and its entries are gone,
+// in this order: a pod that drains needs its identity to the end.
+const FinalizerWorkload = "mesh.jia.app/workload"
+
+// Labels that the operator sets on what it makes.
+const (
+	// LabelService is, on pods and objects of a MeshService, its name. NetworkPolicies of peers select pods by it.
+	LabelService = "mesh.jia.app/service"
+	// LabelGateway is, on pods and objects of a MeshGateway, its name.
+	LabelGateway = "mesh.jia.app/gateway"
+)
 
 // FinalizerEntries keeps a deleted ServiceIdentity until its entries are gone from the SPIRE server.
 const FinalizerEntries = "mesh.jia.app/spire-entries"

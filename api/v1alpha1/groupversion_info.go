@@ -14,7 +14,8 @@ var GroupVersion = schema.GroupVersion{Group: "mesh.jia.app", Version: "v1alpha1
 
 // AddToScheme registers the kinds of this package in a scheme.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &ServiceIdentity{}, &ServiceIdentityList{})
+	s.AddKnownTypes(GroupVersion, &ServiceIdentity{}, &ServiceIdentityList{},
+		&MeshService{}, &MeshServiceList{}, &MeshGateway{}, &MeshGatewayList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files, and delete those that no stage writes")
 
 // Stages are the golden files that a case may hold beside in.yaml, one a stage. Any other file is an orphan.
-var stages = map[string]bool{"in.yaml": true, "mesh.yaml": true, "entries.yaml": true}
+var stages = map[string]bool{"in.yaml": true, "mesh.yaml": true, "entries.yaml": true, "xds.yaml": true, "workload.yaml": true}
 
 // Case is one input of the pure stages.
 type Case struct {
@@ -93,6 +93,9 @@ func (c Case) Shuffled(seed uint64) mesh.Objects {
 	o.Namespaces = shuffle(random, o.Namespaces)
 	o.Pods = shuffle(random, o.Pods)
 	o.Nodes = shuffle(random, o.Nodes)
+	o.Services = shuffle(random, o.Services)
+	o.Gateways = shuffle(random, o.Gateways)
+	o.ConfigMaps = shuffle(random, o.ConfigMaps)
 	o.Entries.Of = shuffle(random, o.Entries.Of)
 	return o
 }

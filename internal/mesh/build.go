@@ -18,7 +18,8 @@ import (
 // to hold. Order does not matter.
 type Objects struct {
 	Cluster ClusterID `json:"cluster"`
-	// Identities are the ServiceIdentities asked for and all others that want one of their SPIFFE IDs.
+	// Identities are the ServiceIdentities asked for and all others that want one of their SPIFFE IDs; and those of Services
+	// and Gateways, which count as trusted where their condition Accepted is True: that is where it is recorded who has an ID.
 	Identities []meshv1alpha1.ServiceIdentity `json:"identities,omitempty"`
 	// Namespaces are those of Identities: their annotations grant paths.
 	Namespaces []metav1.PartialObjectMetadata `json:"namespaces,omitempty"`
@@ -28,6 +29,14 @@ type Objects struct {
 	Nodes []metav1.PartialObjectMetadata `json:"nodes,omitempty"`
 	// Entries says which identities hold entries in SPIRE: the incumbents of their IDs.
 	Entries Incumbents `json:"entries,omitzero"`
+	// Services are the MeshServices asked for, those that they depend on, those that depend on them, those that expose at a
+	// gateway asked for, and those that expose at the same gateways. What the Mesh has of a Service is whole where all of its
+	// neighbours are here.
+	Services []meshv1alpha1.MeshService `json:"services,omitempty"`
+	// Gateways are the MeshGateways asked for, and those that Services expose at.
+	Gateways []meshv1alpha1.MeshGateway `json:"gateways,omitempty"`
+	// ConfigMaps are those that Services and Gateways refer to.
+	ConfigMaps []corev1.ConfigMap `json:"configMaps,omitempty"`
 }
 
 // Incumbents are the identities that SPIRE holds entries of.
@@ -48,7 +57,7 @@ func Build(objects Objects) (Mesh, []Problem) {
 	}
 	slices.SortFunc(b.mesh.Identities, func(x, y Identity) int { return compareKeys(x.Key, y.Key) })
 	slices.SortFunc(b.problems, func(x, y Problem) int {
-		return cmp.Or(compareKeys(x.Object, y.Object), cmp.Compare(x.Condition, y.Condition), cmp.Compare(x.Field, y.Field))
+		return cmp.Or(cmp.Compare(x.Kind, y.Kind), compareKeys(x.Object, y.Object), cmp.Compare(x.Condition, y.Condition), cmp.Compare(x.Field, y.Field))
 	})
 	b.mesh.Cluster = objects.Cluster
 	return b.mesh, b.problems
@@ -137,7 +146,7 @@ func wasAccepted(object *meshv1alpha1.ServiceIdentity) bool {
 }
 
 func (b *builder) problem(object *meshv1alpha1.ServiceIdentity, reason, field, message string) {
-	b.problems = append(b.problems, Problem{Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: field, Message: message})
+	b.problems = append(b.problems, Problem{Kind: KindServiceIdentity, Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: field, Message: message})
 }
 
 func (b *builder) identity(object *meshv1alpha1.ServiceIdentity) Identity {

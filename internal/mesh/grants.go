@@ -26,7 +26,7 @@ func grants(annotation string) []string {
 func (c ClusterID) judgePath(object *meshv1alpha1.ServiceIdentity, granted []string) *Problem {
 	path := Path(object)
 	problem := func(reason, format string, args ...any) *Problem {
-		return &Problem{Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: "spec.path", Message: fmt.Sprintf(format, args...)}
+		return &Problem{Kind: KindServiceIdentity, Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: "spec.path", Message: fmt.Sprintf(format, args...)}
 	}
 	id, err := spiffeid.FromPath(c.TrustDomain, path)
 	if err != nil {

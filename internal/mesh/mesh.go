@@ -19,6 +19,10 @@ type Mesh struct {
 	Identities []Identity `json:"identities,omitempty"`
 	// Nodes are the nodes that need an alias in SPIRE, sorted by UID.
 	Nodes []Node `json:"nodes,omitempty"`
+	// Services are the accepted MeshServices, sorted by namespace and name.
+	Services []Service `json:"services,omitempty"`
+	// Gateways are the accepted MeshGateways, sorted by namespace and name.
+	Gateways []Gateway `json:"gateways,omitempty"`
 }
 
 // ClusterID names a cluster within a trust domain.
@@ -57,7 +61,8 @@ type Node struct {
 
 // Problem says why a part of an object is not in the Mesh. The other parts are.
 type Problem struct {
-	// Object is the object that has to change.
+	// Kind and Object name the object that has the condition.
+	Kind   string               `json:"kind"`
 	Object types.NamespacedName `json:"object"`
 	// Condition and Reason are the condition that is not True because of it, and why (see api/v1alpha1).
 	Condition string `json:"condition"`
@@ -69,5 +74,5 @@ type Problem struct {
 }
 
 func (p Problem) String() string {
-	return fmt.Sprintf("%s: %s %s: %s", p.Object, p.Condition, p.Reason, p.Message)
+	return fmt.Sprintf("%s %s: %s %s: %s", p.Kind, p.Object, p.Condition, p.Reason, p.Message)
 }

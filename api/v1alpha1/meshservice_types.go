@@ -1,0 +1,618 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// DataPlane is how a service meets the mesh.
+// +kubebuilder:validation:Enum=Sidecar;Library
+type DataPlane string
+
+const (
+	// DataPlaneSidecar puts an Envoy beside the process, which speaks plaintext to it on loopback.
+	DataPlaneSidecar DataPlane = "Sidecar"
+	// DataPlaneLibrary has the process speak SPIFFE mTLS itself and enforce its rules itself.
+	DataPlaneLibrary DataPlane = "Library"
+)
+
+// Protocol is what a port speaks.
+// +kubebuilder:validation:Enum=GRPC
+type Protocol string
+
+// ProtocolGRPC is gRPC over HTTP/2.
+const ProtocolGRPC Protocol = "GRPC"
+
+// PolicySupport says whether an image enforces the rules of its MeshService by itself.
+// +kubebuilder:validation:Enum=None;Enforced
+type PolicySupport string
+
+const (
+	// PolicySupportNone is an image that leaves the rules to a sidecar.
+	PolicySupportNone PolicySupport = "None"
+	// PolicySupportEnforced is an image that speaks SPIFFE mTLS and refuses what its policy file does not allow.
+	PolicySupportEnforced PolicySupport = "Enforced"
+)
+
+// RetentionPolicy says what becomes of data when the object that asked for it is deleted.
+// +kubebuilder:validation:Enum=Retain;Delete
+type RetentionPolicy string
+
+const (
+	// RetentionRetain keeps the data.
+	RetentionRetain RetentionPolicy = "Retain"
+	// RetentionDelete deletes the data.
+	RetentionDelete RetentionPolicy = "Delete"
+)
+
+// MeshServiceSpec says what runs, as whom, and who may talk to whom.
+// +kubebuilder:validation:XValidation:rule="(has(self.identity) && has(self.identity.path) ? self.identity.path : '') == (has(oldSelf.identity) && has(oldSelf.identity.path) ? oldSelf.identity.path : '') && (has(self.identity) && has(self.identity.name) ? self.identity.name : '') == (has(oldSelf.identity) && has(oldSelf.identity.name) ? oldSelf.identity.name : '')",fieldPath=".identity",message="identity.path and identity.name cannot be set, changed or removed later, for peers know the service by them: create another MeshService and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="(has(self.workload.serviceAccountName) ? self.workload.serviceAccountName : '') == (has(oldSelf.workload.serviceAccountName) ? oldSelf.workload.serviceAccountName : '')",fieldPath=".workload.serviceAccountName",message="workload.serviceAccountName cannot be set, changed or removed later, for the identity belongs to it: create another MeshService and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="!has(self.dataPlane) || self.dataPlane != 'Library' || has(self.workload.policySupport) && self.workload.policySupport == 'Enforced'",fieldPath=".dataPlane",message="dataPlane Library needs workload.policySupport: Enforced, set only for an image that refuses by itself what its policy file does not allow: otherwise allow would be open without a word"
+// +kubebuilder:validation:XValidation:rule="!has(self.workload.persistence) || !has(self.workload.replicas) || self.workload.replicas <= 1",fieldPath=".workload.replicas",message="workload.replicas must be 0 or 1 with workload.persistence: the volume and the store on it have one writer; leave replicas out, or persistence"
+// +kubebuilder:validation:XValidation:rule="!has(self.expose) || has(self.ports)",fieldPath=".expose",message="expose needs ports: say in ports where the process listens"
+// +kubebuilder:validation:XValidation:rule="!has(self.allow) || has(self.ports)",fieldPath=".allow",message="allow needs ports: say in ports where the process listens"
+// +kubebuilder:validation:XValidation:rule="!has(self.expose) || !self.expose.exists(e, has(e.transcode) && e.transcode) || has(self.api)",fieldPath=".api",message="api.descriptorSet is required where expose has transcode: true, for it says what JSON the methods take"
+// +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || self.dependsOn.all(d, self.dependsOn.exists_one(e, e.localPort == d.localPort))",fieldPath=".dependsOn",message="each of dependsOn needs a localPort of its own: choose another for one of those that share it"
+// +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !has(self.ports) || !self.dependsOn.exists(d, self.ports.exists(p, p.port == d.localPort))",fieldPath=".dependsOn",message="a localPort of dependsOn must not be one of ports: the process itself listens there; choose another localPort"
+type MeshServiceSpec struct {
+	// identity is who the service is. Unset, a ServiceIdentity with the default SPIFFE ID,
+	// spiffe://<trust domain>/ns/<namespace>/sa/<service account>, is created for it.
+	// +optional
+	Identity *IdentitySource `json:"identity,omitempty"`
+
+	// dataPlane is how the service meets the mesh. Sidecar (the default): an Envoy beside the process does mTLS and enforces
+	// allow. Library: the process does both itself, which workload.policySupport must say.
+	// +optional
+	// +kubebuilder:default=Sidecar
+	DataPlane DataPlane `json:"dataPlane,omitempty"`
+
+	// ports are where the process listens, at most 8. Each gets an mTLS listener of its own for the peers; the process's own
+	// port is on loopback only. Unset, nobody can call the service.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	Ports []ServicePort `json:"ports,omitempty"`
+
+	// api describes what the service speaks.
+	// +optional
+	API *API `json:"api,omitempty"`
+
+	// workload is what runs.
+	// +required
+	Workload Workload `json:"workload"`
+
+	// dependsOn are the services that this one calls, at most 16. Each must allow it.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	DependsOn []Dependency `json:"dependsOn,omitempty"`
+
+	// allow are who may call this service, and which methods, at most 64 rules. Whatever no rule names is refused.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Allow []AllowRule `json:"allow,omitempty"`
+
+	// expose are the ways in from outside the mesh, through a MeshGateway, at most 16. Each implies the gateway's allow for
+	// just its methods.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Expose []Exposure `json:"expose,omitempty"`
+
+	// egress is what the service calls that is no mesh peer, such as its database, at most 16. Everything else is closed to
+	// its pods by a NetworkPolicy.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Egress []EgressRule `json:"egress,omitempty"`
+}
+
+// IdentitySource is a ServiceIdentity that exists, or what the one to create has.
+// +kubebuilder:validation:XValidation:rule="!has(self.name) || !has(self.path) && !has(self.x509SVIDTTL) && !has(self.jwtSVIDTTL) && !has(self.dnsNames)",message="identity has either name, of a ServiceIdentity that exists, or path, x509SVIDTTL, jwtSVIDTTL and dnsNames of the one to create: set these on the ServiceIdentity itself, or leave name out"
+type IdentitySource struct {
+	// name is a ServiceIdentity in the same namespace. Its service account and pod labels must be those of this object's
+	// pods. Unset, a ServiceIdentity with this object's name is created from the fields below.
+	// +optional
+	Name ObjectName `json:"name,omitempty"`
+
+	// path is the path of the SPIFFE ID, as in ServiceIdentity. Any but the default has to be granted to the namespace.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1784
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(/([.]*[a-zA-Z0-9_-][a-zA-Z0-9._-]*|[.]{3,}))+$')",message="path must consist of segments, as in /payments/api: each a slash and then letters, digits, dots, hyphens or underscores; no empty segment, no . or .. as a segment, no slash at the end; for the default ID leave path out"
+	// +kubebuilder:validation:XValidation:rule="self != '/spire' && !self.startsWith('/spire/')",message="path must not be /spire or below it, which SPIRE keeps for itself: choose another first segment"
+	Path string `json:"path,omitempty"`
+
+	// x509SVIDTTL is how long an X.509 SVID is valid, from 1m to 168h, in whole seconds. Unset, the SPIRE server's default.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('1m') && duration(self) <= duration('168h') && duration(self).getMilliseconds() % 1000 == 0",message="x509SVIDTTL must be a whole number of seconds from 1m to 168h, for example 1h"
+	X509SVIDTTL Duration `json:"x509SVIDTTL,omitempty"`
+
+	// jwtSVIDTTL is how long a JWT SVID is valid, from 30s to 24h, in whole seconds. Unset, the SPIRE server's default.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('30s') && duration(self) <= duration('24h') && duration(self).getMilliseconds() % 1000 == 0",message="jwtSVIDTTL must be a whole number of seconds from 30s to 24h, for example 5m"
+	JWTSVIDTTL Duration `json:"jwtSVIDTTL,omitempty"`
+
+	// dnsNames are the DNS names that the X.509 SVID carries beside the SPIFFE ID. At most 32.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	DNSNames []DNSName `json:"dnsNames,omitempty"`
+}
+
+// ServicePort is a port of the process.
+type ServicePort struct {
+	// name of the port, for callers with more than one to choose from. At most 15 characters, as ports of a Service have.
+	// +required
+	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && !self.contains('--')",message="the name of a port must be a lower case letter, then lower case letters, digits and single hyphens, with a letter or digit last, for example grpc"
+	Name string `json:"name"`
+
+	// port is where the process listens, on loopback, from 1024 to 65535. 8500 and 9090 and those from 15000 to 15999 are taken.
+	// +required
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=65535
+	// +kubebuilder:validation:XValidation:rule="self != 8500 && self != 9090 && (self < 15000 || self > 15999)",message="port must not be 8500 (the proxy's admin), 9090 (/metrics and /health) or from 15000 to 15999 (the proxy's listeners): choose another"
+	Port int32 `json:"port"`
+
+	// protocol is what the port speaks: GRPC.
+	// +required
+	Protocol Protocol `json:"protocol"`
+}
+
+// API describes what a service speaks.
+type API struct {
+	// descriptorSet is a google.protobuf.FileDescriptorSet with all its imports, as `buf build` or
+	// `protoc --include_imports --descriptor_set_out` writes it, in binaryData of a ConfigMap. For error details in JSON it
+	// must include google/rpc/error_details.proto.
+	// +required
+	DescriptorSet ConfigMapKey `json:"descriptorSet"`
+}
+
+// Workload is what runs.
+type Workload struct {
+	// image of the process. At most 512 characters.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Image string `json:"image"`
+
+	// args of the image's entry point, at most 64.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=4096
+	Args []string `json:"args,omitempty"`
+
+	// replicas is how many pods, from 0 to 1000. 0 or 1 with persistence.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000
+	Replicas *int32 `json:"replicas,omitempty"`
+
+	// env are environment variables of the process, at most 64. The operator adds <NAME>_ADDRESS for each of dependsOn, and
+	// wins where the names are the same.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Env []EnvVar `json:"env,omitempty"`
+
+	// resources of the process, as in a container.
+	// +optional
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+
+	// serviceAccountName is the ServiceAccount of the pods. Unset, one with this object's name is created. Immutable.
+	// +optional
+	ServiceAccountName ResourceName `json:"serviceAccountName,omitempty"`
+
+	// config is for images that read the payment service's config.yaml: what stands here is in that file, and the operator
+	// adds what the mesh decides (addresses, SPIFFE IDs, the store's path). The file's path is the argument of --config.
+	// For other images leave it out.
+	// +optional
+	// +kubebuilder:validation:Type=object
+	// +kubebuilder:pruning:PreserveUnknownFields
+	Config *apiextensionsv1.JSON `json:"config,omitempty"`
+
+	// files are ConfigMaps of the namespace that the process finds as folders below /etc/paymesh/files/<name>, at most 8. The
+	// kubelet refreshes them while the process runs.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	Files []FileSource `json:"files,omitempty"`
+
+	// health is asked whether the process can take calls. Unset, it is /health on 9090 where config is set, and otherwise a
+	// pod counts as ready when its proxy is and its process runs.
+	// +optional
+	Health *Health `json:"health,omitempty"`
+
+	// persistence keeps a folder of the process on a volume. It then has one replica, replaced rather than rolled, and no
+	// disruption budget.
+	// +optional
+	Persistence *Persistence `json:"persistence,omitempty"`
+
+	// policySupport says whether the image enforces allow by itself. Enforced is a promise about the image, and needed for
+	// dataPlane Library, where nothing else stands between the network and the process.
+	// +optional
+	// +kubebuilder:default=None
+	PolicySupport PolicySupport `json:"policySupport,omitempty"`
+
+	// patch is a strategic merge patch of the Deployment, for what has no field here. The process's container is "app". It
+	// cannot reach the proxy, the identity, the service account or the selector.
+	// +optional
+	// +kubebuilder:validation:Type=object
+	// +kubebuilder:pruning:PreserveUnknownFields
+	Patch *apiextensionsv1.JSON `json:"patch,omitempty"`
+}
+
+// EnvVar is an environment variable.
+type EnvVar struct {
+	// name of the variable. At most 128 characters.
+	// +required
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="the name of a variable must consist of letters, digits and underscores, with no digit first"
+	Name string `json:"name"`
+
+	// value of the variable, at most 4,096 characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	Value string `json:"value,omitempty"`
+
+	// valueFrom takes the value from a Secret of the namespace, which the operator does not read.
+	// +optional
+	ValueFrom *EnvVarSource `json:"valueFrom,omitempty"`
+}
+
+// EnvVarSource is where a value comes from.
+type EnvVarSource struct {
+	// secretKeyRef is a key of a Secret in the same namespace.
+	// +required
+	SecretKeyRef SecretKey `json:"secretKeyRef"`
+}
+
+// SecretKey names a key of a Secret in the same namespace.
+type SecretKey struct {
+	// name of the Secret. At most 253 characters.
+	// +required
+	Name ResourceName `json:"name"`
+
+	// key in its data. At most 253 characters.
+	// +required
+	Key DataKey `json:"key"`
+}
+
+// FileSource is a ConfigMap that a process finds as a folder.
+type FileSource struct {
+	// name of the folder below /etc/paymesh/files.
+	// +required
+	Name ItemName `json:"name"`
+
+	// configMap in the same namespace. At most 253 characters.
+	// +required
+	ConfigMap ResourceName `json:"configMap"`
+}
+
+// Health is an HTTP page that answers 200 when the process can take calls.
+type Health struct {
+	// path of the page, for example /health. At most 256 characters.
+	// +required
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self.startsWith('/')",message="path must begin with a slash, for example /health"
+	Path string `json:"path"`
+
+	// port of the page, on the pod's address, from 1024 to 65535.
+	// +required
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+}
+
+// Persistence is a volume.
+type Persistence struct {
+	// size of the volume. It can grow where the storage class allows that.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="size must be more than 0, for example 1Gi"
+	Size resource.Quantity `json:"size"`
+
+	// storageClassName of the volume. Unset, the cluster's default.
+	// +optional
+	StorageClassName *ResourceName `json:"storageClassName,omitempty"`
+
+	// mountPath is where the process finds the volume. At most 256 characters.
+	// +optional
+	// +kubebuilder:default=/var/lib/paymesh
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(/[A-Za-z0-9._-]+)+$') && !self.matches('(^|/)[.]{1,2}(/|$)') && self != '/etc/paymesh' && !self.startsWith('/etc/paymesh/')",message="mountPath must be an absolute path of letters, digits, dots, hyphens and underscores, for example /var/lib/paymesh, and not /etc/paymesh, where the operator's own files are"
+	MountPath string `json:"mountPath,omitempty"`
+
+	// whenDeleted says what becomes of the volume when the MeshService is deleted. Retain (the default) keeps it, and a
+	// MeshService of the same name finds its data again.
+	// +optional
+	// +kubebuilder:default=Retain
+	WhenDeleted RetentionPolicy `json:"whenDeleted,omitempty"`
+}
+
+// Dependency is a service that this one calls.
+type Dependency struct {
+	// name of the dependency. Upper case and with _ for - it makes the variable <NAME>_ADDRESS.
+	// +required
+	Name ItemName `json:"name"`
+
+	// service is the MeshService to call.
+	// +required
+	Service ObjectReference `json:"service"`
+
+	// port is the name of its port. Needed only where it has several.
+	// +optional
+	// +kubebuilder:validation:MaxLength=15
+	Port string `json:"port,omitempty"`
+
+	// localPort is where the process dials: 127.0.0.1:localPort is the sidecar's way to the service. From 1024 to 65535; 8500
+	// and 9090 and those from 15000 to 15999 are taken. With dataPlane Library it is not used.
+	// +required
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=65535
+	// +kubebuilder:validation:XValidation:rule="self != 8500 && self != 9090 && (self < 15000 || self > 15999)",message="localPort must not be 8500 (the proxy's admin), 9090 (/metrics and /health) or from 15000 to 15999 (the proxy's listeners): choose another"
+	LocalPort int32 `json:"localPort"`
+
+	// timeout bounds a call, from 1ms to 1h. Unset, 15s.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('1ms') && duration(self) <= duration('1h')",message="timeout must be from 1ms to 1h, for example 2s"
+	Timeout Duration `json:"timeout,omitempty"`
+}
+
+// AllowRule lets a caller call methods.
+type AllowRule struct {
+	// name of the rule: denials and access logs name it.
+	// +required
+	Name ItemName `json:"name"`
+
+	// from is who may call.
+	// +required
+	From Caller `json:"from"`
+
+	// methods are what it may call, from 1 to 64.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Methods []Method `json:"methods"`
+}
+
+// Caller is a MeshService, or whoever has a SPIFFE ID.
+// +kubebuilder:validation:XValidation:rule="has(self.service) != has(self.spiffeID)",message="from must have exactly one of service, a MeshService, and spiffeID, a caller outside this cluster"
+type Caller struct {
+	// service is a MeshService. Traffic flows when its dependsOn names this one.
+	// +optional
+	Service *ObjectReference `json:"service,omitempty"`
+
+	// spiffeID is a caller that is no MeshService of this cluster. The network is open to it from everywhere: mTLS and the
+	// rule decide.
+	// +optional
+	SPIFFEID SPIFFEID `json:"spiffeID,omitempty"`
+}
+
+// NativeProtocol is what a gateway passes on as it comes.
+// +kubebuilder:validation:Enum=GRPC
+type NativeProtocol string
+
+// NativeGRPC is gRPC as it comes.
+const NativeGRPC NativeProtocol = "GRPC"
+
+// Exposure is a way in from outside the mesh.
+// +kubebuilder:validation:XValidation:rule="has(self.transcode) && self.transcode || has(self.protocols)",message="an exposure must say how: transcode: true for JSON over HTTP, protocols: [GRPC] for native gRPC, or both"
+type Exposure struct {
+	// name of the exposure.
+	// +required
+	Name ItemName `json:"name"`
+
+	// gateway is the MeshGateway. Its routes must admit this namespace and the host names.
+	// +required
+	Gateway ObjectReference `json:"gateway"`
+
+	// port is the name of the port. Needed only where there are several.
+	// +optional
+	// +kubebuilder:validation:MaxLength=15
+	Port string `json:"port,omitempty"`
+
+	// hostnames under which the methods are served, from 1 to 16.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Hostnames []Hostname `json:"hostnames"`
+
+	// methods that are served, from 1 to 64; nothing else of the service is reachable.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Methods []ExactMethod `json:"methods"`
+
+	// transcode serves the methods as JSON over HTTP, at the paths of their google.api.http options.
+	// +optional
+	Transcode bool `json:"transcode,omitempty"`
+
+	// protocols that are passed on as they come: GRPC. Unset, no gRPC call from outside reaches the service.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=1
+	Protocols []NativeProtocol `json:"protocols,omitempty"`
+
+	// auth is how the caller proves who it is. It is never implied.
+	// +required
+	Auth ExposureAuth `json:"auth"`
+}
+
+// ExposureAuth is how a caller from outside proves who it is.
+type ExposureAuth struct {
+	// jwt is the name of one of the gateway's jwt: a token of that issuer is needed, and passed on.
+	// +required
+	JWT ItemName `json:"jwt"`
+}
+
+// EgressRule opens the way to what is no mesh peer.
+type EgressRule struct {
+	// name of the rule.
+	// +required
+	Name ItemName `json:"name"`
+
+	// to is where.
+	// +required
+	To EgressTarget `json:"to"`
+
+	// port, TCP, from 1 to 65535.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+}
+
+// EgressTarget is a range of addresses, or pods.
+// +kubebuilder:validation:XValidation:rule="has(self.cidr) != has(self.selector)",message="to must have exactly one of cidr, for addresses outside the cluster, and selector, for pods"
+type EgressTarget struct {
+	// cidr is a range of addresses, for example 10.20.0.0/16. At most 64 characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="cidr must be an address and the length of its prefix, for example 10.20.0.0/16, or 10.20.0.7/32 for one address"
+	CIDR string `json:"cidr,omitempty"`
+
+	// selector are pods by their labels.
+	// +optional
+	Selector *PodSelector `json:"selector,omitempty"`
+}
+
+// PodSelector selects pods of one namespace.
+type PodSelector struct {
+	// namespace of the pods. Unset, it is this object's.
+	// +optional
+	Namespace NamespaceName `json:"namespace,omitempty"`
+
+	// podLabels that the pods carry, from 1 to 16.
+	// +required
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !format.qualifiedName().validate(k).hasValue())",message="podLabels must have label keys, for example app or app.kubernetes.io/name: at most 63 letters, digits, hyphens, underscores and dots, with a letter or digit first and last; before it, if wanted, a lower case DNS name and a slash"
+	PodLabels map[string]LabelValue `json:"podLabels"`
+}
+
+// MeshServiceStatus says what of the spec is true.
+type MeshServiceStatus struct {
+	// observedGeneration is the generation of the spec that this status was computed from.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// spiffeID is the SPIFFE ID that the spec asks for.
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	SPIFFEID string `json:"spiffeID,omitempty"`
+
+	// replicas is how many pods of the workload there are, for the scale subresource.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Replicas int32 `json:"replicas,omitempty"`
+
+	// selector of the workload's pods, for the scale subresource.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	Selector string `json:"selector,omitempty"`
+
+	// proxies counts the proxies of the workload.
+	// +optional
+	Proxies *ProxyCount `json:"proxies,omitempty"`
+
+	// endpoints is how many ready addresses peers are told of.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Endpoints *int32 `json:"endpoints,omitempty"`
+
+	// configVersion is the version of the current xDS config: the hash of its content.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	ConfigVersion string `json:"configVersion,omitempty"`
+
+	// conditions are Accepted, Registered, WorkloadReady, DependenciesResolved, Exposed, Programmed and Ready.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=12
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// ProxyCount counts proxies.
+type ProxyCount struct {
+	// expected is how many pods with a proxy there are.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Expected int32 `json:"expected"`
+
+	// synced is how many of them have ACKed the current config.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Synced int32 `json:"synced"`
+
+	// summary is synced/expected, for the column PROXIES.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Summary string `json:"summary,omitempty"`
+}
+
+// MeshService runs a service in the mesh: its identity, its workload, and who may talk to whom.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:subresource:scale:specpath=.spec.workload.replicas,statuspath=.status.replicas,selectorpath=.status.selector
+// +kubebuilder:resource:shortName=msvc,categories=paymesh
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Identity",type=string,JSONPath=`.status.conditions[?(@.type=="Registered")].status`
+// +kubebuilder:printcolumn:name="Proxies",type=string,JSONPath=`.status.proxies.summary`
+// +kubebuilder:printcolumn:name="Endpoints",type=integer,JSONPath=`.status.endpoints`
+// +kubebuilder:printcolumn:name="SPIFFE ID",type=string,priority=1,JSONPath=`.status.spiffeID`
+// +kubebuilder:printcolumn:name="Config",type=string,priority=1,JSONPath=`.status.configVersion`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name must be a DNS-1035 label of at most 52 characters, for example payment-service: a lower case letter, then lower case letters, digits and hyphens, with a letter or digit last"
+type MeshService struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the standard object metadata. The name is a DNS-1035 label of at most 52 characters.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec says what runs, as whom, and who may talk to whom.
+	// +required
+	Spec MeshServiceSpec `json:"spec"`
+
+	// status says what of the spec is true.
+	// +optional
+	Status MeshServiceStatus `json:"status,omitempty"`
+}
+
+// MeshServiceList is a list of MeshServices.
+// +kubebuilder:object:root=true
+type MeshServiceList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// items are the MeshServices.
+	Items []MeshService `json:"items"`
+}

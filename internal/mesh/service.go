@@ -1,0 +1,202 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+)
+
+// The kinds, as problems and proxies name them.
+const (
+	KindServiceIdentity = "ServiceIdentity"
+	KindMeshService     = "MeshService"
+	KindMeshGateway     = "MeshGateway"
+)
+
+// The ports of a proxy, on the pod's address unless said otherwise.
+const (
+	// FirstMeshPort is the first mTLS listener of a service; the next ones follow.
+	FirstMeshPort = 15443
+	// FirstGatewayPort is the first listener of a gateway; the next ones follow.
+	FirstGatewayPort = 15643
+	// ReadyPort answers GET /ready, in the same Listener as the first of the above, so that it is open only when that is.
+	ReadyPort = 15021
+	// StatsPort answers GET /stats/prometheus.
+	StatsPort = 15090
+	// AdminPort is the proxy's admin endpoint, on loopback.
+	AdminPort = 8500
+	// HTTPPort is where a process has /metrics and /health.
+	HTTPPort = 9090
+	// XDSPort is where the manager serves xDS.
+	XDSPort = 18000
+)
+
+// DefaultTimeout bounds a call of a dependency that says nothing else; in seconds.
+const DefaultTimeout = 15
+
+// Service is an accepted MeshService.
+type Service struct {
+	Key types.NamespacedName `json:"key"`
+	// ID is the SPIFFE ID that the service asks for. Its own proxy asks for it by this name; what peers rely on is Trusted.
+	ID spiffeid.ID `json:"id"`
+	// Trusted says that the ID is known to be this service's: its ServiceIdentity exists and is accepted. Peers name no other.
+	Trusted bool `json:"trusted,omitempty"`
+	// Identity is the ServiceIdentity that the service uses.
+	Identity types.NamespacedName `json:"identity"`
+	// NewIdentity is the spec of the ServiceIdentity to create; nil where one is referred to.
+	NewIdentity *meshv1alpha1.ServiceIdentitySpec `json:"newIdentity,omitempty"`
+	// ServiceAccountName is that of the pods; NewServiceAccount says that it is to be created.
+	ServiceAccountName string                    `json:"serviceAccountName"`
+	NewServiceAccount  bool                      `json:"newServiceAccount,omitempty"`
+	DataPlane          meshv1alpha1.DataPlane    `json:"dataPlane"`
+	Ports              []Port                    `json:"ports,omitempty"` // in the spec's order, which gives MeshPort
+	Workload           meshv1alpha1.Workload     `json:"workload"`
+	Upstreams          []Upstream                `json:"upstreams,omitempty"` // sorted by name
+	Rules              []Rule                    `json:"rules,omitempty"`     // sorted by name
+	Egress             []meshv1alpha1.EgressRule `json:"egress,omitempty"`    // sorted by name
+}
+
+// Port is a port of a service.
+type Port struct {
+	Name string `json:"name"`
+	// Port is where the process listens on loopback.
+	Port int32 `json:"port"`
+	// MeshPort is where peers reach it with mTLS: of the proxy, or of the process with dataPlane Library.
+	MeshPort int32                 `json:"meshPort"`
+	Protocol meshv1alpha1.Protocol `json:"protocol"`
+}
+
+// Upstream is a dependency that may be called: the callee is there, trusted, and allows it.
+type Upstream struct {
+	Name      string               `json:"name"`
+	Service   types.NamespacedName `json:"service"`
+	ID        spiffeid.ID          `json:"id"` // who must answer
+	PortName  string               `json:"portName"`
+	MeshPort  int32                `json:"meshPort"`
+	LocalPort int32                `json:"localPort"`
+	Timeout   metav1.Duration      `json:"timeout"`
+}
+
+// Rule lets one caller call methods of a service.
+type Rule struct {
+	// Name is that of the allow, or expose:<name> for the gateway of an exposure.
+	Name string      `json:"name"`
+	ID   spiffeid.ID `json:"id"`
+	// Caller are the pods that have the ID; zero for a caller outside the cluster, to whom the network is open.
+	Caller Caller `json:"caller,omitzero"`
+	// Methods are package.Service/Method, package.Service/* or *; sorted.
+	Methods []string `json:"methods"`
+	// PortName limits the rule to one port; empty, it is for all.
+	PortName string `json:"portName,omitempty"`
+}
+
+// Caller is the object whose pods call.
+type Caller struct {
+	Kind string               `json:"kind,omitempty"` // KindMeshService or KindMeshGateway
+	Key  types.NamespacedName `json:"key,omitzero"`
+}
+
+// Gateway is an accepted MeshGateway.
+type Gateway struct {
+	Key         types.NamespacedName              `json:"key"`
+	ID          spiffeid.ID                       `json:"id"`
+	Trusted     bool                              `json:"trusted,omitempty"`
+	Identity    types.NamespacedName              `json:"identity"`
+	NewIdentity *meshv1alpha1.ServiceIdentitySpec `json:"newIdentity,omitempty"`
+	// ServiceAccountName is that of the pods, and created for the gateway unless NewServiceAccount is false.
+	ServiceAccountName string                        `json:"serviceAccountName"`
+	NewServiceAccount  bool                          `json:"newServiceAccount,omitempty"`
+	Listeners          []GatewayListener             `json:"listeners"`        // in the spec's order, which gives TargetPort
+	JWT                []JWTProvider                 `json:"jwt,omitempty"`    // sorted by name
+	Routes             []Route                       `json:"routes,omitempty"` // sorted by service and name
+	Replicas           int32                         `json:"replicas"`
+	Spec               *meshv1alpha1.MeshGatewaySpec `json:"-"` // resources and service type, which renderers take as they are
+}
+
+// GatewayListener is a port with TLS of a gateway.
+type GatewayListener struct {
+	Name string `json:"name"`
+	// Port is that of the Service, TargetPort the proxy's.
+	Port       int32  `json:"port"`
+	TargetPort int32  `json:"targetPort"`
+	SecretName string `json:"secretName"`
+}
+
+// JWTProvider is an issuer of tokens.
+type JWTProvider struct {
+	Name      string   `json:"name"`
+	Issuer    string   `json:"issuer"`
+	Audiences []string `json:"audiences"` // sorted
+	JWKS      string   `json:"jwks"`      // its public keys (RFC 7517)
+}
+
+// Route is an exposure that a gateway serves.
+type Route struct {
+	Service types.NamespacedName `json:"service"`
+	Name    string               `json:"name"` // of the exposure
+	// ID is who must answer; PortName and MeshPort are where.
+	ID        spiffeid.ID `json:"id"`
+	PortName  string      `json:"portName"`
+	MeshPort  int32       `json:"meshPort"`
+	Hostnames []string    `json:"hostnames"` // sorted
+	Methods   []Method    `json:"methods"`   // sorted by name
+	JWT       string      `json:"jwt"`       // the name of the JWTProvider
+	Transcode bool        `json:"transcode,omitempty"`
+	GRPC      bool        `json:"grpc,omitempty"` // native gRPC passes, too
+	// Descriptors are the FileDescriptorSet that transcoding needs.
+	Descriptors []byte `json:"-"`
+}
+
+// Method is a gRPC method.
+type Method struct {
+	// Service and Name make the path /Service/Name, as in payment.v1.PaymentService and CreatePayment. Name is * for all
+	// methods of a service of which no descriptor set tells; then it has no Bindings.
+	Service  string    `json:"service"`
+	Name     string    `json:"name"`
+	Bindings []Binding `json:"bindings,omitempty"`
+}
+
+// Binding is an HTTP method and a path template that mean a gRPC method (google.api.http).
+type Binding struct {
+	HTTPMethod string `json:"httpMethod"`
+	Template   string `json:"template"` // as in /v1/payments/{payment_id}
+}
+
+// ProxyKey names the object whose config a proxy gets.
+type ProxyKey struct {
+	Kind string // KindMeshService or KindMeshGateway
+	types.NamespacedName
+}
+
+// EndpointKey names a port of a service, whose addresses peers are told.
+type EndpointKey struct {
+	Service  types.NamespacedName
+	PortName string
+}
+
+// String is kind/namespace/name, in lower case: what a node ID begins with.
+func (k ProxyKey) String() string {
+	return strings.ToLower(k.Kind) + "/" + k.Namespace + "/" + k.Name
+}
+
+// NodeID is what the proxy in a pod calls itself towards the manager.
+func (k ProxyKey) NodeID(pod string) string { return k.String() + "/" + pod }
+
+// ParseNodeID is the reverse of NodeID.
+func ParseNodeID(id string) (key ProxyKey, pod string, err error) {
+	parts := strings.Split(id, "/")
+	if len(parts) == 4 && !slices.Contains(parts, "") {
+		for _, kind := range []string{KindMeshService, KindMeshGateway} {
+			if parts[0] == strings.ToLower(kind) {
+				return ProxyKey{Kind: kind, NamespacedName: types.NamespacedName{Namespace: parts[1], Name: parts[2]}}, parts[3], nil
+			}
+		}
+	}
+	return ProxyKey{}, "", fmt.Errorf("node ID %q: want meshservice or meshgateway, the namespace, the name and the pod, with slashes between", id)
+}
