@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strconv"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -21,7 +22,8 @@ func (c Config) problems() []error {
 	p.gateway(c.APIGateway)
 	p.mesh(c)
 	p.mtls(c.MTLS)
-	p.contact(c)
+	p.services(c)
+	p.callers(c)
 	p.within("circuit_breaker.failure_threshold", c.CircuitBreaker.FailureThreshold, 1, 1000)
 	p.within("circuit_breaker.open_seconds", c.CircuitBreaker.OpenSeconds, 1, 3600)
 	p.required("store.path", c.Store.Path)
@@ -76,18 +78,16 @@ func (p *problems) gateway(g APIGateway) {
 	if !g.APIKey.IsZero() && !g.EnableTLS {
 		p.add("api_gateway.enable_tls", "must be true where api_gateway.api_key is set: the key would be sent in the clear")
 	}
+	if g.CAFile != "" && !g.EnableTLS {
+		p.add("api_gateway.enable_tls", "must be true where api_gateway.ca_file is set: without TLS nothing is verified")
+	}
 }
 
 func (p *problems) mesh(c Config) {
 	mesh := c.ServiceMesh
-	if scheme := mesh.Discovery.Scheme; scheme != "xds" && scheme != "dns" {
-		p.add("service_mesh.discovery.scheme", "is %q: want xds or dns", scheme)
-	}
+	p.discovery(c)
 	if !c.MTLS.Enabled && !onLoopback(c.GRPC.Address) {
 		p.add("grpc.address", "is %q: without mtls.enabled want a loopback address, like 127.0.0.1:8081, since whoever can connect is believed", c.GRPC.Address)
-	}
-	for i, id := range c.Auth.AllowedSPIFFEIDs {
-		p.id(fmt.Sprintf("auth.allowed_spiffe_ids[%d]", i), id)
 	}
 	if !mesh.Enabled {
 		if mesh.TrustXFCC || c.MTLS.Enabled {
@@ -99,8 +99,42 @@ func (p *problems) mesh(c Config) {
 	if mesh.TrustXFCC == c.MTLS.Enabled {
 		p.add("service_mesh.trust_xfcc", "is %t: want exactly one of service_mesh.trust_xfcc (a sidecar says who calls) and mtls.enabled (the caller's certificate does)", mesh.TrustXFCC)
 	}
-	if len(c.Auth.AllowedSPIFFEIDs) == 0 {
-		p.add("auth.allowed_spiffe_ids", "is empty: nobody may call; want the SPIFFE IDs of the callers")
+}
+
+func (p *problems) discovery(c Config) {
+	discovery := c.ServiceMesh.Discovery
+	switch discovery.Scheme {
+	case "dns", "srv":
+	case "xds":
+		if c.MTLS.Enabled {
+			p.add("service_mesh.discovery.scheme", "is xds: with mtls.enabled there is no sidecar that knows the endpoints; want dns or srv")
+		}
+	default:
+		p.add("service_mesh.discovery.scheme", "is %q: want xds, dns or srv", discovery.Scheme)
+	}
+	if discovery.EnvoyAddress != "" {
+		p.address("service_mesh.discovery.envoy_address", discovery.EnvoyAddress)
+	}
+	if discovery.Namespace != "" && !label.MatchString(discovery.Namespace) {
+		p.add("service_mesh.discovery.namespace", "is %q: want the name of a namespace, or nothing", discovery.Namespace)
+	}
+}
+
+var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// callers holds that it is written down once, and in one place, who may call.
+func (p *problems) callers(c Config) {
+	for i, id := range c.Auth.AllowedSPIFFEIDs {
+		p.id(fmt.Sprintf("auth.allowed_spiffe_ids[%d]", i), id)
+	}
+	list, file := len(c.Auth.AllowedSPIFFEIDs) > 0, c.Auth.PolicyFile != ""
+	switch {
+	case list && file:
+		p.add("auth.policy_file", "is set, and auth.allowed_spiffe_ids too: want one of them, since two lists of callers drift apart")
+	case c.MTLS.Enabled && !list && !file:
+		p.add("auth.policy_file", "is empty, and auth.allowed_spiffe_ids too: nobody may call; want who may, in one of them")
+	case file && !c.ServiceMesh.Enabled:
+		p.add("auth.policy_file", "needs service_mesh.enabled: without it no SPIFFE ID is looked at")
 	}
 }
 
@@ -119,14 +153,34 @@ func (p *problems) mtls(m MTLS) {
 	}
 }
 
-func (p *problems) contact(c Config) {
-	const key = "external_services.contact_service"
-	contact := c.ExternalServices.ContactService
-	p.required(key+".name", contact.Name)
-	p.address(key+".address", contact.Address)
-	p.within(key+".timeout_seconds", contact.TimeoutSeconds, 1, 60)
-	if contact.SPIFFEID != "" || c.MTLS.Enabled {
-		p.id(key+".spiffe_id", contact.SPIFFEID)
+func (p *problems) services(c Config) {
+	services := c.ExternalServices
+	p.service(c, "external_services.contact_service", services.ContactService)
+	names := map[string]string{services.ContactService.Name: "external_services.contact_service"}
+	for _, optional := range []struct {
+		key     string
+		service ExternalService
+	}{{"external_services.family_service", services.FamilyService}, {"external_services.document_service", services.DocumentService}} {
+		if optional.service.Address == "" {
+			continue
+		}
+		p.service(c, optional.key, optional.service)
+		if other := names[optional.service.Name]; other != "" {
+			p.add(optional.key+".name", "is %q, as that of %s: want names that tell them apart in messages and metrics", optional.service.Name, other)
+		}
+		names[optional.service.Name] = optional.key
+	}
+}
+
+func (p *problems) service(c Config, key string, service ExternalService) {
+	p.required(key+".name", service.Name)
+	p.address(key+".address", service.Address)
+	p.within(key+".timeout_seconds", service.TimeoutSeconds, 1, 60)
+	if service.SPIFFEID != "" || c.MTLS.Enabled {
+		p.id(key+".spiffe_id", service.SPIFFEID)
+	}
+	if c.ServiceMesh.TrustXFCC && !c.MTLS.Enabled && !onLoopback(service.Address) {
+		p.add(key+".address", "is %q: behind a sidecar want the sidecar's address for it on loopback, like 127.0.0.1:50051, since the process itself speaks plaintext", service.Address)
 	}
 }
 

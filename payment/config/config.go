@@ -25,9 +25,13 @@ type APIGateway struct {
 	Address   string `yaml:"address"`
 	EnableTLS bool   `yaml:"enable_tls"`
 	// APIKey is sent with each call, and over TLS only.
-	APIKey                Secret `yaml:"api_key"`
-	DialTimeoutSeconds    int    `yaml:"dial_timeout_seconds"`
-	RequestTimeoutSeconds int    `yaml:"request_timeout_seconds"`
+	APIKey Secret `yaml:"api_key"`
+	// CAFile has the authorities of the gateway's certificate, as PEM; the system's where it is empty.
+	CAFile string `yaml:"ca_file"`
+	// DialTimeoutSeconds is how long one attempt to connect may take.
+	DialTimeoutSeconds int `yaml:"dial_timeout_seconds"`
+	// RequestTimeoutSeconds is how long one call may take whose context has no earlier deadline.
+	RequestTimeoutSeconds int `yaml:"request_timeout_seconds"`
 }
 
 // GRPC is the server of the payment API.
@@ -59,10 +63,12 @@ type ServiceMesh struct {
 
 // Discovery says how the addresses of external_services are found.
 type Discovery struct {
-	// EnvoyAddress is host:port of the sidecar's admin endpoint, for people who look into it.
+	// EnvoyAddress is host:port of the sidecar's admin endpoint: /health/services tells what it says of itself.
 	EnvoyAddress string `yaml:"envoy_address"`
-	Namespace    string `yaml:"namespace"`
-	// Scheme is xds (the address is a sidecar's, or the process has an xDS bootstrap) or dns.
+	// Namespace is that of peers whose host is a name without a dot; empty, the resolver's search list decides.
+	Namespace string `yaml:"namespace"`
+	// Scheme is xds (the addresses are the sidecar's, which knows the endpoints by xDS), dns (A and AAAA records), or srv
+	// (SRV records of _grpc._tcp, which carry the port; A and AAAA records where there are none).
 	Scheme string `yaml:"scheme"`
 }
 
@@ -78,9 +84,22 @@ type MTLS struct {
 	CAFile   string `yaml:"ca_file"`
 }
 
-// ExternalServices are the services that payments need.
+// ExternalServices are the services that payments need. Those without an address are not used; the contact service is.
 type ExternalServices struct {
-	ContactService ExternalService `yaml:"contact_service"`
+	ContactService  ExternalService `yaml:"contact_service"`
+	FamilyService   ExternalService `yaml:"family_service"`
+	DocumentService ExternalService `yaml:"document_service"`
+}
+
+// Used are those with an address.
+func (e ExternalServices) Used() []ExternalService {
+	var used []ExternalService
+	for _, service := range []ExternalService{e.ContactService, e.FamilyService, e.DocumentService} {
+		if service.Address != "" {
+			used = append(used, service)
+		}
+	}
+	return used
 }
 
 // ExternalService is one of them.
@@ -112,9 +131,13 @@ type Store struct {
 
 // Auth says which calls are let in. Whatever is not named here is refused.
 type Auth struct {
-	// AllowedSPIFFEIDs are the callers that a sidecar or mTLS may present. Required with service_mesh.enabled.
+	// AllowedSPIFFEIDs are the callers that may call every method. Behind a sidecar it may be empty: then whoever the
+	// sidecar let in may call, if the ID is of the own trust domain.
 	AllowedSPIFFEIDs []string `yaml:"allowed_spiffe_ids"`
-	JWT              JWT      `yaml:"jwt"`
+	// PolicyFile says who may call which method; a changed file is read again. With mtls.enabled exactly one of the two is
+	// required, behind a sidecar one at most.
+	PolicyFile string `yaml:"policy_file"`
+	JWT        JWT    `yaml:"jwt"`
 }
 
 // JWT is how the end user's token is verified (RFC 7519, RFC 8725).
@@ -133,15 +156,23 @@ func Default() Config {
 		APIGateway:  APIGateway{EnableTLS: true, DialTimeoutSeconds: 30, RequestTimeoutSeconds: 30},
 		GRPC:        GRPC{Address: "127.0.0.1:8081", ShutdownTimeoutSeconds: 20},
 		HTTP:        HTTP{Address: ":9090"},
-		ServiceMesh: ServiceMesh{Discovery: Discovery{Namespace: "default", Scheme: "dns"}},
-		ExternalServices: ExternalServices{ContactService: ExternalService{
-			Name: "contact-service", TimeoutSeconds: 2,
-		}},
+		ServiceMesh: ServiceMesh{Discovery: Discovery{Scheme: "dns"}},
+		ExternalServices: ExternalServices{
+			ContactService:  ExternalService{Name: "contact-service", TimeoutSeconds: 2},
+			FamilyService:   ExternalService{Name: "family-service", TimeoutSeconds: 2},
+			DocumentService: ExternalService{Name: "document-service", TimeoutSeconds: 2},
+		},
 		CircuitBreaker: CircuitBreaker{Enabled: true, FailureThreshold: 5, OpenSeconds: 5},
 		Store:          Store{IdempotencyRetentionHours: 24},
 		Auth:           Auth{JWT: JWT{LeewaySeconds: 30}},
 	}
 }
+
+// DialTimeout is how long one attempt to connect may take.
+func (g APIGateway) DialTimeout() time.Duration { return seconds(g.DialTimeoutSeconds) }
+
+// RequestTimeout is how long one call may take.
+func (g APIGateway) RequestTimeout() time.Duration { return seconds(g.RequestTimeoutSeconds) }
 
 // Timeout is how long one call may take.
 func (s ExternalService) Timeout() time.Duration { return seconds(s.TimeoutSeconds) }

@@ -79,33 +79,43 @@ func TestWhatIsWrongIsNamedWithFileKeyAndReason(t *testing.T) {
 		variables map[string]string
 		want      string
 	}{
-		"an unknown key":              {from: "  enable_reflection: false", to: "  enable_reflect: false", want: "config.yaml:10: grpc.enable_reflect: unknown key; grpc has address, enable_reflection,"},
-		"an unknown section":          {from: "grpc:", to: "grcp:", want: "config.yaml:8: grcp: unknown key; the file has api_gateway,"},
-		"a key twice":                 {from: "  enable_tls: true", to: "  enable_tls: true\n  enable_tls: true", want: "config.yaml:5: api_gateway.enable_tls: is there twice"},
-		"text for a number":           {from: "dial_timeout_seconds: 30", to: `dial_timeout_seconds: "30"`, want: "config.yaml:6: api_gateway.dial_timeout_seconds: want a whole number, not text"},
-		"a number for text":           {from: `namespace: "default"`, to: "namespace: 5", want: "service_mesh.discovery.namespace: want text (in quotes, where it looks like something else), not a number"},
-		"text for a switch":           {from: "enable_reflection: false", to: "enable_reflection: maybe", want: "grpc.enable_reflection: want true or false, not text"},
-		"nothing":                     {from: `namespace: "default"`, to: "namespace:", want: "service_mesh.discovery.namespace: want text (in quotes, where it looks like something else), not nothing"},
-		"text for a list":             {from: "allowed_spiffe_ids:\n  - spiffe://jia.app/api-gateway", to: "allowed_spiffe_ids: a", want: "auth.allowed_spiffe_ids: want a list, not text"},
-		"text for a section":          {from: "grpc:\n  address: \"127.0.0.1:8081\"\n  enable_reflection: false", to: "grpc: yes", want: "config.yaml:8: grpc: want keys with values below it, not text"},
-		"a variable that is not set":  {from: "${API_GATEWAY_KEY}", to: "${NO_SUCH_KEY}", want: "config.yaml:5: api_gateway.api_key: the variable NO_SUCH_KEY is not set"},
-		"a broken reference":          {from: "${API_GATEWAY_KEY}", to: "${API_GATEWAY", want: `api_gateway.api_key: "${API_GATEWAY" is not a reference`},
-		"a wrong override":            {variables: map[string]string{"GRPC_ENABLE_REFLECTION": "1"}, want: "the variable GRPC_ENABLE_REFLECTION, for grpc.enable_reflection of config.yaml: want true or false"},
-		"a document behind":           {from: "api_gateway:", to: "a: b\n---\napi_gateway:", want: "config.yaml: has more than one document"},
-		"no YAML":                     {from: "api_gateway:", to: "\tapi_gateway:", want: "config.yaml: yaml:"},
-		"open without mTLS":           {from: "127.0.0.1:8081", to: ":8081", want: `config.yaml: grpc.address: is ":8081": without mtls.enabled want a loopback address`},
-		"two sources of identity":     {from: "mtls:\n  enabled: false", to: "mtls:\n  enabled: true", want: "service_mesh.trust_xfcc: is true: want exactly one of"},
-		"no source of identity":       {from: "trust_xfcc: true", to: "trust_xfcc: false", want: "service_mesh.trust_xfcc: is false: want exactly one of"},
-		"XFCC without the mesh":       {from: "service_mesh:\n  enabled: true", to: "service_mesh:\n  enabled: false", want: "service_mesh.enabled: must be true where"},
-		"nobody may call":             {from: "  allowed_spiffe_ids:\n  - spiffe://jia.app/api-gateway\n", to: "", want: "auth.allowed_spiffe_ids: is empty"},
-		"an ID that is none":          {from: "spiffe://jia.app/api-gateway", to: "jia.app/api-gateway", want: "auth.allowed_spiffe_ids[0]: is \"jia.app/api-gateway\""},
-		"a trust domain for an ID":    {from: "spiffe://jia.app/api-gateway", to: "spiffe://jia.app", want: "want the ID of a workload, with a path"},
-		"too short a retention":       {from: "store:", to: "store:\n  idempotency_retention_hours: 23", want: "store.idempotency_retention_hours: is 23: want 24 to"},
-		"too wide a leeway":           {from: "audience: payments", to: "audience: payments\n    leeway_seconds: 61", want: "auth.jwt.leeway_seconds: is 61: want 0 to 60"},
-		"no audience":                 {from: "    audience: payments\n", to: "", want: "auth.jwt.audience: is required"},
-		"a key in the clear":          {from: "enable_tls: true", to: "enable_tls: false", want: "api_gateway.enable_tls: must be true where api_gateway.api_key is set"},
-		"an address without a port":   {from: "contact-service:50051", to: "contact-service", want: `external_services.contact_service.address: is "contact-service": want host:port`},
-		"another scheme of discovery": {from: `scheme: "xds"`, to: `scheme: "consul"`, want: `service_mesh.discovery.scheme: is "consul": want xds or dns`},
+		"an unknown key":             {from: "  enable_reflection: false", to: "  enable_reflect: false", want: "config.yaml:10: grpc.enable_reflect: unknown key; grpc has address, enable_reflection,"},
+		"an unknown section":         {from: "grpc:", to: "grcp:", want: "config.yaml:8: grcp: unknown key; the file has api_gateway,"},
+		"a key twice":                {from: "  enable_tls: true", to: "  enable_tls: true\n  enable_tls: true", want: "config.yaml:5: api_gateway.enable_tls: is there twice"},
+		"text for a number":          {from: "dial_timeout_seconds: 30", to: `dial_timeout_seconds: "30"`, want: "config.yaml:6: api_gateway.dial_timeout_seconds: want a whole number, not text"},
+		"a number for text":          {from: `namespace: "default"`, to: "namespace: 5", want: "service_mesh.discovery.namespace: want text (in quotes, where it looks like something else), not a number"},
+		"text for a switch":          {from: "enable_reflection: false", to: "enable_reflection: maybe", want: "grpc.enable_reflection: want true or false, not text"},
+		"nothing":                    {from: `namespace: "default"`, to: "namespace:", want: "service_mesh.discovery.namespace: want text (in quotes, where it looks like something else), not nothing"},
+		"text for a list":            {from: "allowed_spiffe_ids:\n  - spiffe://jia.app/api-gateway", to: "allowed_spiffe_ids: a", want: "auth.allowed_spiffe_ids: want a list, not text"},
+		"text for a section":         {from: "grpc:\n  address: \"127.0.0.1:8081\"\n  enable_reflection: false", to: "grpc: yes", want: "config.yaml:8: grpc: want keys with values below it, not text"},
+		"a variable that is not set": {from: "${API_GATEWAY_KEY}", to: "${NO_SUCH_KEY}", want: "config.yaml:5: api_gateway.api_key: the variable NO_SUCH_KEY is not set"},
+		"a broken reference":         {from: "${API_GATEWAY_KEY}", to: "${API_GATEWAY", want: `api_gateway.api_key: "${API_GATEWAY" is not a reference`},
+		"a wrong override":           {variables: map[string]string{"GRPC_ENABLE_REFLECTION": "1"}, want: "the variable GRPC_ENABLE_REFLECTION, for grpc.enable_reflection of config.yaml: want true or false"},
+		"a document behind":          {from: "api_gateway:", to: "a: b\n---\napi_gateway:", want: "config.yaml: has more than one document"},
+		"no YAML":                    {from: "api_gateway:", to: "\tapi_gateway:", want: "config.yaml: yaml:"},
+		"open without mTLS":          {from: "127.0.0.1:8081", to: ":8081", want: `config.yaml: grpc.address: is ":8081": without mtls.enabled want a loopback address`},
+		"two sources of identity":    {from: "mtls:\n  enabled: false", to: "mtls:\n  enabled: true", want: "service_mesh.trust_xfcc: is true: want exactly one of"},
+		"no source of identity":      {from: "trust_xfcc: true", to: "trust_xfcc: false", want: "service_mesh.trust_xfcc: is false: want exactly one of"},
+		"XFCC without the mesh":      {from: "service_mesh:\n  enabled: true", to: "service_mesh:\n  enabled: false", want: "service_mesh.enabled: must be true where"},
+		"nobody may call": {
+			from: "  allowed_spiffe_ids:\n  - spiffe://jia.app/api-gateway\n", to: "", want: "auth.policy_file: is empty, and auth.allowed_spiffe_ids too: nobody may call",
+			variables: map[string]string{"MTLS_ENABLED": "true", "SERVICE_MESH_TRUST_XFCC": "false", "SERVICE_MESH_DISCOVERY_SCHEME": "dns"},
+		},
+		"two lists of callers":             {from: "auth:", to: "auth:\n  policy_file: /policy.yaml", want: "auth.policy_file: is set, and auth.allowed_spiffe_ids too"},
+		"xds without a sidecar":            {variables: map[string]string{"MTLS_ENABLED": "true", "SERVICE_MESH_TRUST_XFCC": "false"}, want: "service_mesh.discovery.scheme: is xds: with mtls.enabled there is no sidecar"},
+		"a way around the sidecar":         {from: "127.0.0.1:50051", to: "contact-service:50051", want: `external_services.contact_service.address: is "contact-service:50051": behind a sidecar want the sidecar's address`},
+		"an optional service, half":        {from: "external_services:", to: "external_services:\n  family_service: {address: family}", want: `external_services.family_service.address: is "family": want host:port`},
+		"two services of one name":         {from: "external_services:", to: "external_services:\n  family_service: {address: 127.0.0.1:1, name: contact-service}", want: `external_services.family_service.name: is "contact-service", as that of external_services.contact_service`},
+		"a namespace that is none":         {from: `namespace: "default"`, to: `namespace: "a.b"`, want: `service_mesh.discovery.namespace: is "a.b": want the name of a namespace`},
+		"authorities and nothing verified": {from: "  enable_tls: true\n  api_key: \"${API_GATEWAY_KEY}\"", to: "  enable_tls: false\n  ca_file: /ca.pem", want: "api_gateway.enable_tls: must be true where api_gateway.ca_file is set"},
+		"an ID that is none":               {from: "spiffe://jia.app/api-gateway", to: "jia.app/api-gateway", want: "auth.allowed_spiffe_ids[0]: is \"jia.app/api-gateway\""},
+		"a trust domain for an ID":         {from: "spiffe://jia.app/api-gateway", to: "spiffe://jia.app", want: "want the ID of a workload, with a path"},
+		"too short a retention":            {from: "store:", to: "store:\n  idempotency_retention_hours: 23", want: "store.idempotency_retention_hours: is 23: want 24 to"},
+		"too wide a leeway":                {from: "audience: payments", to: "audience: payments\n    leeway_seconds: 61", want: "auth.jwt.leeway_seconds: is 61: want 0 to 60"},
+		"no audience":                      {from: "    audience: payments\n", to: "", want: "auth.jwt.audience: is required"},
+		"a key in the clear":               {from: "enable_tls: true", to: "enable_tls: false", want: "api_gateway.enable_tls: must be true where api_gateway.api_key is set"},
+		"an address without a port":        {from: "127.0.0.1:50051", to: "127.0.0.1", want: `external_services.contact_service.address: is "127.0.0.1": want host:port`},
+		"another scheme of discovery":      {from: `scheme: "xds"`, to: `scheme: "consul"`, want: `service_mesh.discovery.scheme: is "consul": want xds, dns or srv`},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -159,9 +169,12 @@ func TestWhatTheOperatorWritesIsWhatTheProcessReads(t *testing.T) {
 	}
 	written := want
 	written.APIGateway.APIKey = NewSecret("${API_GATEWAY_KEY}")
-	text, err := yaml.Marshal(written)
+	text, err := written.Marshal()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if again, err := written.Marshal(); err != nil || string(again) != string(text) {
+		t.Errorf("the same configuration is written as\n%s and as\n%s, %v", text, again, err)
 	}
 	got, err := Parse("config.yaml", text, environment(nil))
 	if err != nil {
@@ -169,6 +182,24 @@ func TestWhatTheOperatorWritesIsWhatTheProcessReads(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+func TestADraftKeepsItsReferencesAndIsCheckedForKeysAndTypesOnly(t *testing.T) {
+	draft, err := Draft("spec.workload.config", []byte(`{"api_gateway": {"api_key": "${API_GATEWAY_KEY}"}, "auth": {"jwt": {"issuer": "${ISSUER}"}}}`))
+	if err != nil || draft.APIGateway.APIKey.Reveal() != "${API_GATEWAY_KEY}" || draft.Auth.JWT.Issuer != "${ISSUER}" || draft.HTTP.Address != ":9090" {
+		t.Errorf("got %+v, %v", draft, err)
+	}
+	_, err = Draft("spec.workload.config", []byte(`{"grpc": {"adress": "x", "enable_reflection": 1}}`))
+	if err == nil || !strings.Contains(err.Error(), "spec.workload.config:1: grpc.adress: unknown key") || !strings.Contains(err.Error(), "grpc.enable_reflection: want true or false, not a number") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBehindASidecarWhoeverItLetInMayCall(t *testing.T) {
+	c, err := Parse("config.yaml", []byte(strings.Replace(document(t), "  allowed_spiffe_ids:\n  - spiffe://jia.app/api-gateway\n", "", 1)), environment(nil))
+	if err != nil || len(c.Auth.AllowedSPIFFEIDs) > 0 {
+		t.Errorf("got %v, %v", c.Auth, err)
 	}
 }
 

@@ -45,11 +45,32 @@ func Parse(name string, text []byte, env LookupEnv) (Config, error) {
 	return config, nil
 }
 
+// Draft reads a part of a config.yaml that somebody else completes, as the operator does: keys and types are checked, what
+// is missing has its default, and references like ${NAME} stay as they are, for the process to expand. Check tells the rest.
+func Draft(name string, text []byte) (Config, error) {
+	config := Default()
+	d := decoder{file: name, env: noVariables, keep: true}
+	d.document(text, reflect.ValueOf(&config).Elem())
+	return config, errors.Join(d.errs...)
+}
+
+// Marshal writes config.yaml: each key, in the order of the type, so that the same Config has the same bytes.
+func (c Config) Marshal() ([]byte, error) {
+	text, err := yaml.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("write config.yaml: %w", err)
+	}
+	return text, nil
+}
+
+func noVariables(string) (value string, set bool) { return "", false }
+
 // decoder goes over the file and the type at once. A yaml.Unmarshal would name neither the key's path nor, for an
 // environment variable, anything at all.
 type decoder struct {
 	file string
 	env  LookupEnv
+	keep bool // references stay
 	errs []error
 }
 
@@ -126,18 +147,27 @@ func (d *decoder) keys(node *yaml.Node, path string, of reflect.Type) map[string
 	return given
 }
 
-// value decodes a scalar or a list of text.
+// list decodes a list of text, or of sections.
+func (d *decoder) list(node *yaml.Node, key string, into reflect.Value) {
+	if node.Kind != yaml.SequenceNode {
+		d.fail(node.Line, key, "want a list, not %s", kindOf(node))
+		return
+	}
+	list := reflect.MakeSlice(into.Type(), len(node.Content), len(node.Content))
+	for i, item := range node.Content {
+		if path := fmt.Sprintf("%s[%d]", key, i); isSection(into.Type().Elem()) {
+			d.section(item, path, list.Index(i))
+		} else {
+			d.value(item, path, list.Index(i))
+		}
+	}
+	into.Set(list)
+}
+
+// value decodes a scalar or a list.
 func (d *decoder) value(node *yaml.Node, key string, into reflect.Value) {
 	if into.Kind() == reflect.Slice {
-		if node.Kind != yaml.SequenceNode {
-			d.fail(node.Line, key, "want a list, not %s", kindOf(node))
-			return
-		}
-		list := make([]string, len(node.Content))
-		for i, item := range node.Content {
-			d.value(item, fmt.Sprintf("%s[%d]", key, i), reflect.ValueOf(list).Index(i))
-		}
-		into.Set(reflect.ValueOf(list))
+		d.list(node, key, into)
 		return
 	}
 	want := map[reflect.Kind]string{reflect.Bool: "!!bool", reflect.Int: "!!int", reflect.String: "!!str", reflect.Struct: "!!str"}[into.Kind()]
@@ -172,7 +202,7 @@ var references = regexp.MustCompile(`\$\{([^}]*)\}?`)
 
 // expand replaces each ${NAME} of a text by the variable's value, once: what stands in the value is taken as it is.
 func (d *decoder) expand(node *yaml.Node, key string) (text string, expanded bool) {
-	if node.Kind != yaml.ScalarNode || node.Tag != "!!str" {
+	if node.Kind != yaml.ScalarNode || node.Tag != "!!str" || d.keep {
 		return node.Value, false
 	}
 	text = references.ReplaceAllStringFunc(node.Value, func(found string) string {
