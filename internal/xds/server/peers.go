@@ -1,12 +1,37 @@
 package server
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
+	statusv3 "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
 	"github.com/go-logr/logr"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/jia-app/paymesh/internal/mesh"
+)
+
+const (
+	// peerInterval is how often the other replicas are asked, unless the options say.
+	peerInterval = time.Second
+	// peerTimeout is for one answer, of a few milliseconds usually, and for the names of the replicas.
+	peerTimeout = 2 * time.Second
+	// peerMemory is how long what a replica said last is believed after it has stopped answering: for its proxies to be
+	// seen at another one.
+	peerMemory = 15 * time.Second
+	// maxPeerBytes bounds an answer: 10 KB for a proxy with 50 resources.
+	maxPeerBytes = 64 << 20
 )
 
 // PeersOptions say who the other replicas are.
@@ -20,35 +45,249 @@ type PeersOptions struct {
 	Interval time.Duration
 }
 
-// Peers knows what proxies hold that are connected to any replica.
+// Peers knows what the proxies hold that are connected to any replica.
+//
+// What the proxies of a replica hold that stops answering is kept for 15 seconds, unless a replica that answers has the
+// same proxy. That a proxy has accepted a version stays true while it lives, whoever it told, and it is judged by what is
+// wanted now: so that a restart of a replica makes no proxy seem unsynced, and a change since then does. Afterwards those
+// proxies are no longer known to be connected, and not named.
 type Peers struct {
 	server  *Server
 	options PeersOptions
+	memory  time.Duration
+
+	mu       sync.Mutex
+	replicas map[string]*replica
+	problem  string
+	told     []func(mesh.ProxyKey)
 }
+
+// replica is another replica, and what it said last.
+type replica struct {
+	address string
+	conn    *grpc.ClientConn
+	// named is whether Resolve still names it.
+	named    bool
+	reports  map[mesh.ProxyKey]map[string]holdings
+	answered time.Time
+	problem  string
+}
+
+// notAsked is the problem of a replica that is new here.
+const notAsked = "it has not been asked yet"
 
 // PeerState is how a replica answers.
 type PeerState struct {
+	// Address is empty where it is not known who the replicas are.
 	Address string
 	// Error is why it does not answer; empty where it does.
 	Error string
-	// Answered is when it last did.
+	// Answered is when it last did; zero for never.
 	Answered time.Time
 }
 
 // NewPeers makes a Peers that asks once it is started.
-func NewPeers(s *Server, o PeersOptions) *Peers { return &Peers{server: s, options: o} }
+func NewPeers(s *Server, o PeersOptions) *Peers {
+	if o.Interval == 0 {
+		o.Interval = peerInterval
+	}
+	return &Peers{server: s, options: o, memory: peerMemory, replicas: map[string]*replica{}}
+}
 
-// NeedLeaderElection says that every replica may ask.
+// NeedLeaderElection says that every replica asks, so that a new leader knows at once.
 func (p *Peers) NeedLeaderElection() bool { return false }
 
 // Start asks until ctx is done.
-func (p *Peers) Start(ctx context.Context) error { <-ctx.Done(); return nil }
+func (p *Peers) Start(ctx context.Context) error {
+	tick := time.NewTicker(p.options.Interval)
+	defer tick.Stop()
+	defer p.closeAll()
+	for {
+		p.ask(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
 
-// Proxies are the proxies of an object that are connected to any replica, sorted by pod.
-func (p *Peers) Proxies(key mesh.ProxyKey) []Proxy { return p.server.Proxies(key) }
+// Proxies are the proxies of an object that are connected to any replica, sorted by pod. A proxy that several replicas
+// name is synced if all of them say so.
+func (p *Peers) Proxies(key mesh.ProxyKey) []Proxy {
+	want, local := p.server.report(key)
+	if want == nil {
+		return []Proxy{}
+	}
+	all := []map[string]holdings{local}
+	var kept []map[string]holdings
+	p.mu.Lock()
+	for _, address := range slices.Sorted(maps.Keys(p.replicas)) {
+		switch r := p.replicas[address]; {
+		case r.problem == "" && r.named:
+			all = append(all, r.reports[key])
+		default:
+			kept = append(kept, r.reports[key])
+		}
+	}
+	p.mu.Unlock()
+	byPod := merge(all, want)
+	for pod, proxy := range merge(kept, want) {
+		if _, has := byPod[pod]; !has {
+			byPod[pod] = proxy
+		}
+	}
+	return slices.SortedFunc(maps.Values(byPod), func(a, b Proxy) int { return strings.Compare(a.Pod, b.Pod) })
+}
 
-// Notify has f called when what Proxies says of an object may have changed.
-func (p *Peers) Notify(f func(mesh.ProxyKey)) { p.server.Notify(f) }
+func merge(reports []map[string]holdings, want wanted) map[string]Proxy {
+	byPod := map[string]Proxy{}
+	for _, report := range reports {
+		for pod, h := range report {
+			now := h.proxy(pod, want)
+			if before, has := byPod[pod]; has {
+				now.Synced = now.Synced && before.Synced
+				now.NACK = cmp.Or(before.NACK, now.NACK)
+			}
+			byPod[pod] = now
+		}
+	}
+	return byPod
+}
+
+// Notify has f called when what Proxies says of an object may have changed. It must not block.
+func (p *Peers) Notify(f func(mesh.ProxyKey)) {
+	p.server.Notify(f)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told = append(p.told, f)
+}
 
 // State says how the other replicas answer, sorted by address.
-func (p *Peers) State() []PeerState { return nil }
+func (p *Peers) State() []PeerState {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var states []PeerState
+	if p.problem != "" {
+		states = append(states, PeerState{Error: p.problem})
+	}
+	for _, address := range slices.Sorted(maps.Keys(p.replicas)) {
+		if r := p.replicas[address]; r.named {
+			states = append(states, PeerState{Address: address, Error: r.problem, Answered: r.answered})
+		}
+	}
+	return states
+}
+
+// ask asks every replica once.
+func (p *Peers) ask(ctx context.Context) {
+	p.resolve(ctx)
+	p.mu.Lock()
+	replicas := slices.Collect(maps.Values(p.replicas))
+	p.mu.Unlock()
+	var asking sync.WaitGroup
+	for _, r := range replicas {
+		asking.Go(func() { p.askOne(ctx, r) })
+	}
+	asking.Wait()
+}
+
+// resolve finds out who the replicas are. Where it cannot, they are who they were.
+func (p *Peers) resolve(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, peerTimeout)
+	defer cancel()
+	addresses, err := p.options.Resolve(limited)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.problem = "find the other replicas of the manager: " + err.Error()
+		return
+	}
+	p.problem = ""
+	for address, r := range p.replicas {
+		r.named = slices.Contains(addresses, address)
+	}
+	for _, address := range addresses {
+		if _, has := p.replicas[address]; has {
+			continue
+		}
+		conn, err := p.dial(address)
+		if err != nil {
+			p.problem = fmt.Sprintf("the replica of the manager at %q: %v", address, err)
+			continue
+		}
+		p.replicas[address] = &replica{address: address, conn: conn, named: true, problem: notAsked}
+	}
+}
+
+func (p *Peers) dial(address string) (*grpc.ClientConn, error) {
+	config := tlsconfig.MTLSClientConfig(p.options.Source, p.options.Source, tlsconfig.AuthorizeID(p.options.Cluster.OperatorID()))
+	config.MinVersion = tls.VersionTLS13
+	return grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(credentials.NewTLS(config)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, MaxDelay: peerInterval}, MinConnectTimeout: peerTimeout}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxPeerBytes)))
+}
+
+// askOne asks a replica, or forgets it when it has been silent for too long.
+func (p *Peers) askOne(ctx context.Context, r *replica) {
+	limited, cancel := context.WithTimeout(ctx, peerTimeout)
+	defer cancel()
+	response, err := statusv3.NewClientStatusDiscoveryServiceClient(r.conn).FetchClientStatus(limited, &statusv3.ClientStatusRequest{ExcludeResourceContents: true})
+	if ctx.Err() != nil {
+		return
+	}
+	reports := reportsOf(response)
+	p.mu.Lock()
+	before, problem, first := r.reports, r.problem, r.answered.IsZero() && r.problem == notAsked
+	switch now := time.Now(); {
+	case err == nil && r.named:
+		r.reports, r.answered, r.problem = reports, now, ""
+	case err == nil: // it runs on, and is not to be asked any more: a terminating pod
+		r.problem = "it is no longer named"
+	default:
+		r.problem = err.Error()
+	}
+	if r.problem != "" && time.Since(r.answered) > p.memory {
+		r.reports = nil
+		if !r.named {
+			delete(p.replicas, r.address)
+			_ = r.conn.Close()
+		}
+	}
+	after, turned, told := r.reports, (problem == "") != (r.problem == ""), p.told
+	problem = r.problem
+	p.mu.Unlock()
+	if (turned || first) && problem != "" {
+		p.options.Log.Info("another replica of the manager does not answer", "address", r.address, "error", problem)
+	}
+	for key := range changes(before, after, turned) {
+		for _, tell := range told {
+			tell(key)
+		}
+	}
+}
+
+// changes are the objects of which a replica says something else than before, or all where it has begun or ceased to count.
+func changes(before, after map[mesh.ProxyKey]map[string]holdings, all bool) map[mesh.ProxyKey]struct{} {
+	keys := map[mesh.ProxyKey]struct{}{}
+	for key := range before {
+		if all || !reflect.DeepEqual(before[key], after[key]) {
+			keys[key] = struct{}{}
+		}
+	}
+	for key := range after {
+		if _, has := before[key]; all || !has {
+			keys[key] = struct{}{}
+		}
+	}
+	return keys
+}
+
+func (p *Peers) closeAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.replicas {
+		_ = r.conn.Close()
+	}
+}
