@@ -21,9 +21,9 @@ export PAYMESH_BIN_DIR
 tool = $(PAYMESH_BIN_DIR)/$(1)
 
 # What the tests without root run on, and what the cluster runs on.
-TEST_TOOLS := etcd kube-apiserver spire-server spire-agent
+TEST_TOOLS := etcd kube-apiserver spire-server spire-agent envoy
 CLUSTER_TOOLS := etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl \
-  containerd containerd-shim-runc-v2 ctr bridge loopback host-local portmap coredns kube-router spire-server spire-agent kustomize
+  containerd containerd-shim-runc-v2 ctr bridge loopback host-local portmap coredns kube-router spire-server spire-agent envoy kustomize
 
 go_build = CGO_ENABLED=0 go build $(if $(1),-C $(1)) -trimpath -buildvcs=false -ldflags '-s -w'
 MODULES := . hack/cluster
@@ -67,9 +67,9 @@ build-cluster: ## Build hack/cluster into bin/.
 	@$(call go_build,hack/cluster) -o '$(BIN)/cluster' .
 
 .PHONY: build-demo
-build-demo: ## Build the demo's workload into bin/.
+build-demo: ## Build what the demo asks with, and what makes its keys, into bin/.
 	@mkdir -p '$(BIN)'
-	@$(call go_build) -o '$(BIN)/' ./hack/demo/svidwatch
+	@$(call go_build) -o '$(BIN)/' ./hack/demo/probe ./hack/demo/keys
 
 .PHONY: proto
 proto: ## Lint the protos, and generate their Go.
@@ -121,7 +121,7 @@ verify: ## All of generate to tidy: then the tree is as it was, or this is red.
 .PHONY: test
 test: ## Test without root: unit, golden, API server, SPIRE.
 	@$(TOOLS) $(TEST_TOOLS)
-	go test -p $(PARALLEL) $(TESTFLAGS) $$(go list ./... | grep -v /test/e2e)
+	go test -p $(PARALLEL) $(TESTFLAGS) $$(go list ./... | grep -v '/test/e2e$$')
 	cd hack/cluster && go test $(TESTFLAGS) ./...
 
 .PHONY: e2e

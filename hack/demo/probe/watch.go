@@ -1,37 +1,29 @@
-// Command svidwatch is the demo's workload: it asks the SPIFFE Workload API for its X.509 SVIDs and logs what it gets, and
-// each change, as a line of JSON. It never logs a key.
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 )
 
-func main() {
-	log := slog.New(slog.NewJSONHandler(os.Stdout, nil))
-	if err := run(log); err != nil {
-		log.Error("svidwatch ends", "error", err)
-		os.Exit(1)
+// watch asks the Workload API for X.509 SVIDs, and logs what it gets and each change until it is told to stop. It never logs
+// a key.
+func watch(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) > 0 {
+		return errors.New("watch has no arguments: SPIFFE_ENDPOINT_SOCKET names the Workload API")
 	}
-}
-
-// run watches until it is told to stop.
-func run(log *slog.Logger) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	client, err := workloadapi.New(ctx)
 	if err != nil {
 		return fmt.Errorf("no Workload API: set SPIFFE_ENDPOINT_SOCKET to its address: %w", err)
 	}
 	defer client.Close() //nolint:errcheck // the process ends
+	log := slog.New(slog.NewJSONHandler(out, nil))
 	if err := client.WatchX509Context(ctx, &watcher{log: log}); ctx.Err() == nil {
 		return fmt.Errorf("watch the Workload API: %w", err)
 	}

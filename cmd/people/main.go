@@ -1,0 +1,70 @@
+// Command people runs the contact, the family or the document service: flags go in, one service is served until it is told
+// to stop.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/jia-app/paymesh/payment/people"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)) }
+
+func run(args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
+	set := flag.NewFlagSet("people", flag.ContinueOnError)
+	set.SetOutput(io.Discard) // the error is printed once, below
+	var o people.Options
+	set.StringVar(&o.Service, "service", "", "What to serve: contact, family or document.")
+	set.StringVar(&o.Address, "address", "127.0.0.1:50051", "Where gRPC is served, in plaintext: leave it on loopback, where the sidecar is.")
+	set.StringVar(&o.HTTPAddress, "http-address", ":9090", "Where /health and /metrics are.")
+	data := set.String("data", "", "A JSON file of users, families and documents; without it, a few that are built in.")
+	err := set.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		set.SetOutput(stdout)
+		set.Usage()
+		return 0
+	}
+	if err == nil && set.NArg() > 0 {
+		err = fmt.Errorf("%q is not a flag: people --help lists them", set.Arg(0))
+	}
+	if err == nil {
+		o.Data, err = read(*data)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "people:", err)
+		return 2
+	}
+	// The variable of a dependency named family-service, which the operator sets.
+	o.FamilyAddress, _ = lookup("FAMILY_SERVICE_ADDRESS")
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	o.Log = slog.New(slog.NewJSONHandler(stdout, nil))
+	if err := serve(ctx, o); err != nil {
+		o.Log.Error("the service ends", "error", err.Error())
+		return 1
+	}
+	return 0
+}
+
+func read(path string) (people.Data, error) {
+	if path == "" {
+		return people.Default()
+	}
+	return people.Load(path)
+}
+
+func serve(ctx context.Context, o people.Options) error {
+	s, err := people.New(ctx, o)
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}
