@@ -49,15 +49,21 @@ type Incumbents struct {
 // Build makes the Mesh of objects. What is wrong with a part becomes a Problem of the object that has to change; every
 // other part is in the Mesh all the same.
 func Build(objects Objects) (Mesh, []Problem) {
-	b := builder{Objects: objects, nodes: map[string]Node{}}
+	b := newBuilder(objects)
 	b.addNodes()
 	claims := b.claims()
 	for _, rivals := range claims {
 		b.settle(rivals)
 	}
 	slices.SortFunc(b.mesh.Identities, func(x, y Identity) int { return compareKeys(x.Key, y.Key) })
+	b.addServices()
+	b.addGateways()
+	b.addEdges()
+	b.addExposures()
+	b.finish()
 	slices.SortFunc(b.problems, func(x, y Problem) int {
-		return cmp.Or(cmp.Compare(x.Kind, y.Kind), compareKeys(x.Object, y.Object), cmp.Compare(x.Condition, y.Condition), cmp.Compare(x.Field, y.Field))
+		return cmp.Or(cmp.Compare(x.Kind, y.Kind), compareKeys(x.Object, y.Object), cmp.Compare(x.Condition, y.Condition),
+			cmp.Compare(x.Field, y.Field), cmp.Compare(x.Reason, y.Reason), cmp.Compare(x.Message, y.Message))
 	})
 	b.mesh.Cluster = objects.Cluster
 	return b.mesh, b.problems
@@ -65,20 +71,56 @@ func Build(objects Objects) (Mesh, []Problem) {
 
 // Identity is the accepted identity of a ServiceIdentity.
 func (m Mesh) Identity(key types.NamespacedName) (Identity, bool) {
-	i, found := slices.BinarySearchFunc(m.Identities, key, func(identity Identity, key types.NamespacedName) int {
-		return compareKeys(identity.Key, key)
-	})
-	if !found {
-		return Identity{}, false
+	return find(m.Identities, key, func(identity Identity) types.NamespacedName { return identity.Key })
+}
+
+// Service is the accepted MeshService of this key.
+func (m Mesh) Service(key types.NamespacedName) (Service, bool) {
+	return find(m.Services, key, func(service Service) types.NamespacedName { return service.Key })
+}
+
+// Gateway is the accepted MeshGateway of this key.
+func (m Mesh) Gateway(key types.NamespacedName) (Gateway, bool) {
+	return find(m.Gateways, key, func(gateway Gateway) types.NamespacedName { return gateway.Key })
+}
+
+func find[T any](sorted []T, key types.NamespacedName, keyOf func(T) types.NamespacedName) (found T, ok bool) {
+	i, ok := slices.BinarySearchFunc(sorted, key, func(item T, key types.NamespacedName) int { return compareKeys(keyOf(item), key) })
+	if ok {
+		found = sorted[i]
 	}
-	return m.Identities[i], true
+	return found, ok
 }
 
 type builder struct {
 	Objects
-	nodes    map[string]Node // by name
-	mesh     Mesh
-	problems []Problem
+	nodes      map[string]Node // by name
+	identities map[types.NamespacedName]*meshv1alpha1.ServiceIdentity
+	configMaps map[types.NamespacedName]*corev1.ConfigMap
+	services   []*service // sorted by key, and by it
+	service    map[types.NamespacedName]*service
+	gateways   []*gateway
+	gateway    map[types.NamespacedName]*gateway
+	mesh       Mesh
+	problems   []Problem
+}
+
+func newBuilder(objects Objects) *builder {
+	b := &builder{
+		Objects:    objects,
+		nodes:      map[string]Node{},
+		identities: map[types.NamespacedName]*meshv1alpha1.ServiceIdentity{},
+		configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
+		service:    map[types.NamespacedName]*service{},
+		gateway:    map[types.NamespacedName]*gateway{},
+	}
+	for i := range objects.Identities {
+		b.identities[keyOf(&objects.Identities[i])] = &objects.Identities[i]
+	}
+	for i := range objects.ConfigMaps {
+		b.configMaps[keyOf(&objects.ConfigMaps[i])] = &objects.ConfigMaps[i]
+	}
+	return b
 }
 
 func (b *builder) addNodes() {
@@ -216,8 +258,10 @@ func occupies(pod *corev1.Pod) bool {
 func ServiceAccountOf(pod *corev1.Pod) string { return pod.Spec.ServiceAccountName }
 
 // KeyOf is the namespace and name of a ServiceIdentity.
-func KeyOf(object *meshv1alpha1.ServiceIdentity) types.NamespacedName {
-	return types.NamespacedName{Namespace: object.Namespace, Name: object.Name}
+func KeyOf(object *meshv1alpha1.ServiceIdentity) types.NamespacedName { return keyOf(object) }
+
+func keyOf(object metav1.Object) types.NamespacedName {
+	return types.NamespacedName{Namespace: object.GetNamespace(), Name: object.GetName()}
 }
 
 // Path is the path of the SPIFFE ID that a ServiceIdentity wants.

@@ -52,14 +52,17 @@ type Service struct {
 	// NewIdentity is the spec of the ServiceIdentity to create; nil where one is referred to.
 	NewIdentity *meshv1alpha1.ServiceIdentitySpec `json:"newIdentity,omitempty"`
 	// ServiceAccountName is that of the pods; NewServiceAccount says that it is to be created.
-	ServiceAccountName string                    `json:"serviceAccountName"`
-	NewServiceAccount  bool                      `json:"newServiceAccount,omitempty"`
-	DataPlane          meshv1alpha1.DataPlane    `json:"dataPlane"`
-	Ports              []Port                    `json:"ports,omitempty"` // in the spec's order, which gives MeshPort
-	Workload           meshv1alpha1.Workload     `json:"workload"`
-	Upstreams          []Upstream                `json:"upstreams,omitempty"` // sorted by name
-	Rules              []Rule                    `json:"rules,omitempty"`     // sorted by name
-	Egress             []meshv1alpha1.EgressRule `json:"egress,omitempty"`    // sorted by name
+	ServiceAccountName string                 `json:"serviceAccountName"`
+	NewServiceAccount  bool                   `json:"newServiceAccount,omitempty"`
+	DataPlane          meshv1alpha1.DataPlane `json:"dataPlane"`
+	Ports              []Port                 `json:"ports,omitempty"` // in the spec's order, which gives MeshPort
+	Workload           meshv1alpha1.Workload  `json:"workload"`
+	Upstreams          []Upstream             `json:"upstreams,omitempty"` // sorted by name
+	Rules              []Rule                 `json:"rules,omitempty"`     // sorted by name and port
+	// UnusedAllows are the names of the allow rules whose MeshService does not call this one: either it does not exist, or it
+	// does not say so in its dependsOn, or it is not accepted. Sorted; to be reported, and nothing else.
+	UnusedAllows []string                  `json:"unusedAllows,omitempty"`
+	Egress       []meshv1alpha1.EgressRule `json:"egress,omitempty"` // sorted by name
 }
 
 // Port is a port of a service.
@@ -92,7 +95,8 @@ type Rule struct {
 	Caller Caller `json:"caller,omitzero"`
 	// Methods are package.Service/Method, package.Service/* or *; sorted.
 	Methods []string `json:"methods"`
-	// PortName limits the rule to one port; empty, it is for all.
+	// PortName limits the rule to one port; empty, it is for all. A caller that depends on several ports has one rule each,
+	// all of them with the name of the allow.
 	PortName string `json:"portName,omitempty"`
 }
 
@@ -109,7 +113,8 @@ type Gateway struct {
 	Trusted     bool                              `json:"trusted,omitempty"`
 	Identity    types.NamespacedName              `json:"identity"`
 	NewIdentity *meshv1alpha1.ServiceIdentitySpec `json:"newIdentity,omitempty"`
-	// ServiceAccountName is that of the pods, and created for the gateway unless NewServiceAccount is false.
+	// ServiceAccountName is that of the pods. It is created for the gateway, except where spec.identity.name refers to a
+	// ServiceIdentity: whoever made that one has the ServiceAccount, too.
 	ServiceAccountName string                        `json:"serviceAccountName"`
 	NewServiceAccount  bool                          `json:"newServiceAccount,omitempty"`
 	Listeners          []GatewayListener             `json:"listeners"`        // in the spec's order, which gives TargetPort
@@ -160,6 +165,8 @@ type Method struct {
 	Service  string    `json:"service"`
 	Name     string    `json:"name"`
 	Bindings []Binding `json:"bindings,omitempty"`
+	// Idempotency is the method's idempotency_level: NO_SIDE_EFFECTS, IDEMPOTENT, or empty where nothing is declared.
+	Idempotency string `json:"idempotency,omitempty"`
 }
 
 // Binding is an HTTP method and a path template that mean a gRPC method (google.api.http).

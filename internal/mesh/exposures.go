@@ -1,0 +1,205 @@
+package mesh
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+)
+
+// candidate is an exposure that its gateway serves, unless an older one has a path of it.
+type candidate struct {
+	gateway  *gateway
+	service  *service
+	exposure *meshv1alpha1.Exposure
+	route    Route
+}
+
+// addExposures makes a Route of each exposure that its gateway admits and no older one stands against, and the service's
+// Rule for the gateway.
+func (b *builder) addExposures() {
+	var candidates []*candidate
+	for _, s := range b.services {
+		for i := range s.object.Spec.Expose {
+			exposure := &s.object.Spec.Expose[i]
+			if c, refused := b.judge(s, exposure); refused != nil {
+				b.unexposed(s, exposure, *refused)
+			} else {
+				candidates = append(candidates, c)
+			}
+		}
+	}
+	slices.SortFunc(candidates, func(x, y *candidate) int {
+		return cmp.Or(x.service.object.CreationTimestamp.Compare(y.service.object.CreationTimestamp.Time),
+			compareKeys(x.service.Key, y.service.Key), cmp.Compare(x.exposure.Name, y.exposure.Name))
+	})
+	taken := claims{}
+	for _, c := range candidates {
+		if refused := taken.add(c); refused != nil {
+			b.unexposed(c.service, c.exposure, *refused)
+			continue
+		}
+		c.accept()
+	}
+}
+
+func (c *candidate) accept() {
+	var methods []string
+	for _, method := range c.route.Methods {
+		methods = append(methods, method.Service+"/"+method.Name)
+	}
+	c.gateway.Routes = append(c.gateway.Routes, c.route)
+	c.service.Rules = append(c.service.Rules, Rule{
+		Name: "expose:" + c.route.Name, ID: c.gateway.ID, Caller: Caller{Kind: KindMeshGateway, Key: c.gateway.Key},
+		Methods: methods, PortName: c.route.PortName,
+	})
+}
+
+// refusal is why an exposure is not served; the field is below the exposure.
+type refusal struct{ reason, field, message string }
+
+func refuse(reason, field, format string, args ...any) *refusal {
+	return &refusal{reason, field, fmt.Sprintf(format, args...)}
+}
+
+func (b *builder) unexposed(s *service, exposure *meshv1alpha1.Exposure, r refusal) {
+	field := item("spec.expose", string(exposure.Name)) + r.field
+	b.report(s, meshv1alpha1.ConditionExposed, r.reason, field, field+": "+r.message)
+}
+
+// judge checks an exposure by itself and against its gateway.
+func (b *builder) judge(s *service, exposure *meshv1alpha1.Exposure) (*candidate, *refusal) {
+	if !s.Trusted {
+		return nil, refuse(meshv1alpha1.ReasonServiceNotAccepted, "", "this service has no accepted identity (yet): see why with kubectl describe -n %s serviceidentity/%s",
+			s.Identity.Namespace, s.Identity.Name)
+	}
+	g := b.gateway[referenced(s.Key.Namespace, exposure.Gateway)]
+	if refused := b.judgeGateway(g, s, exposure); refused != nil {
+		return nil, refused
+	}
+	port, ok := s.portOf(exposure.Port)
+	if !ok {
+		return nil, refuse(meshv1alpha1.ReasonPortUnknown, ".port", "%s", s.portProblem(exposure.Port))
+	}
+	methods, refused := s.judgeMethods(exposure)
+	if refused != nil {
+		return nil, refused
+	}
+	c := &candidate{gateway: g, service: s, exposure: exposure, route: Route{
+		Service: s.Key, Name: string(exposure.Name), ID: s.ID, PortName: port.Name, MeshPort: port.MeshPort,
+		Methods: methods, JWT: string(exposure.Auth.JWT), Transcode: exposure.Transcode,
+		GRPC: slices.Contains(exposure.Protocols, meshv1alpha1.NativeGRPC),
+	}}
+	for _, hostname := range exposure.Hostnames {
+		c.route.Hostnames = append(c.route.Hostnames, string(hostname))
+	}
+	slices.Sort(c.route.Hostnames)
+	if s.api != nil {
+		c.route.Descriptors = s.api.raw
+	}
+	return c, nil
+}
+
+// judgeGateway checks that the gateway is there and admits the exposure.
+func (b *builder) judgeGateway(g *gateway, s *service, exposure *meshv1alpha1.Exposure) *refusal {
+	if g == nil {
+		return refuse(meshv1alpha1.ReasonGatewayNotFound, ".gateway", "there is no MeshGateway %s: create it, or correct the name", referenced(s.Key.Namespace, exposure.Gateway))
+	}
+	if !g.Trusted {
+		return refuse(meshv1alpha1.ReasonGatewayNotAccepted, ".gateway", "MeshGateway %s has no accepted identity (yet): see why with kubectl describe -n %s meshgateway/%s serviceidentity/%s",
+			g.Key, g.Key.Namespace, g.Key.Name, g.Identity.Name)
+	}
+	var unadmitted []string
+	for _, hostname := range exposure.Hostnames {
+		if !g.admits(s.Key.Namespace, string(hostname)) {
+			unadmitted = append(unadmitted, string(hostname))
+		}
+	}
+	if len(unadmitted) > 0 {
+		slices.Sort(unadmitted)
+		names := strings.Join(unadmitted, ", ")
+		return refuse(meshv1alpha1.ReasonNotAdmitted, ".hostnames", "MeshGateway %s does not admit namespace %s with %s: write there, in spec, routes: [{name: %s, namespaces: [%s], hostnames: [%s]}]",
+			g.Key, s.Key.Namespace, names, s.Key.Namespace, s.Key.Namespace, names)
+	}
+	jwt := string(exposure.Auth.JWT)
+	if g.keyless.Has(jwt) {
+		return refuse(meshv1alpha1.ReasonGatewayNotAccepted, ".auth.jwt", "MeshGateway %s has no keys of its jwt %s: see why with kubectl describe -n %s meshgateway/%s",
+			g.Key, jwt, g.Key.Namespace, g.Key.Name)
+	}
+	if !slices.ContainsFunc(g.JWT, func(provider JWTProvider) bool { return provider.Name == jwt }) {
+		return refuse(meshv1alpha1.ReasonJWTUnknown, ".auth.jwt", "MeshGateway %s has no jwt %q: choose one of those that it has (%s), or write there, in spec, jwt: [{name: %s, issuer: <issuer>, audiences: [<audience>], jwks: {configMap: <name>, key: <key>}}]",
+			g.Key, jwt, list(g.jwtNames()), jwt)
+	}
+	return nil
+}
+
+// judgeMethods is what the exposure's methods are, sorted. Without a descriptor set they are taken at their word.
+func (s *service) judgeMethods(exposure *meshv1alpha1.Exposure) ([]Method, *refusal) {
+	if s.apiBroken || s.api == nil && exposure.Transcode {
+		return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "without a valid descriptor set nobody knows the methods: correct spec.api.descriptorSet")
+	}
+	if s.api == nil {
+		return unchecked(exposure), nil
+	}
+	methods := map[string]Method{}
+	for _, name := range exposure.Methods {
+		descriptors, err := s.api.expand(string(name))
+		if err != nil {
+			return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%v", err)
+		}
+		for _, descriptor := range descriptors {
+			method := methodOf(descriptor)
+			if exposure.Transcode {
+				var refused *refusal
+				if method.Bindings, refused = transcodable(descriptor); refused != nil {
+					return nil, refused
+				}
+			}
+			methods[method.Service+"/"+method.Name] = method
+		}
+	}
+	return sorted(methods), nil
+}
+
+// transcodable is at which paths a method is served as JSON. The transcoder loads every method of the service, so that
+// all of them have to be in order.
+func transcodable(method protoreflect.MethodDescriptor) ([]Binding, *refusal) {
+	service, ok := method.Parent().(protoreflect.ServiceDescriptor)
+	for i := 0; ok && i < service.Methods().Len(); i++ {
+		if _, err := bindingsOf(service.Methods().Get(i)); err != nil {
+			return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%v", err)
+		}
+	}
+	bindings, _ := bindingsOf(method)
+	switch {
+	case streams(method):
+		return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%s streams, which JSON over HTTP cannot: leave it out, or expose it by protocols: [GRPC] in an exposure of its own", method.FullName())
+	case len(bindings) == 0:
+		return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%s has no option google.api.http, which says at what path it is served as JSON: add the option, or leave the method out", method.FullName())
+	}
+	return bindings, nil
+}
+
+func unchecked(exposure *meshv1alpha1.Exposure) []Method {
+	methods := map[string]Method{}
+	for _, name := range exposure.Methods {
+		service, method, _ := strings.Cut(string(name), "/")
+		if method == "*" || !slices.Contains(exposure.Methods, meshv1alpha1.ExactMethod(service+"/*")) {
+			methods[string(name)] = Method{Service: service, Name: method}
+		}
+	}
+	return sorted(methods)
+}
+
+func sorted(methods map[string]Method) []Method {
+	list := make([]Method, 0, len(methods))
+	for _, method := range methods {
+		list = append(list, method)
+	}
+	slices.SortFunc(list, func(x, y Method) int { return cmp.Or(cmp.Compare(x.Service, y.Service), cmp.Compare(x.Name, y.Name)) })
+	return list
+}

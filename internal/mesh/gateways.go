@@ -1,0 +1,130 @@
+package mesh
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+)
+
+// gateway is a MeshGateway on its way into the Mesh. As with a service, only a missing identity keeps all of it out; a jwt
+// without keys costs the exposures that name it.
+type gateway struct {
+	Gateway
+	object     *meshv1alpha1.MeshGateway
+	identified bool
+	// keyless are the names of jwt whose keys cannot be had.
+	keyless sets.Set[string]
+}
+
+func (b *builder) addGateways() {
+	for i := range b.Gateways {
+		b.gateways = append(b.gateways, b.newGateway(&b.Gateways[i]))
+	}
+	slices.SortFunc(b.gateways, func(x, y *gateway) int { return compareKeys(x.Key, y.Key) })
+	for _, g := range b.gateways {
+		b.gateway[g.Key] = g
+	}
+}
+
+func (b *builder) newGateway(object *meshv1alpha1.MeshGateway) *gateway {
+	spec := &object.Spec
+	source := sourceOf(spec.Identity)
+	g := &gateway{object: object, keyless: sets.New[string](), Gateway: Gateway{
+		Key: keyOf(object), NewServiceAccount: source.Name == "", Replicas: 1, Spec: spec,
+	}}
+	if spec.Replicas != nil {
+		g.Replicas = *spec.Replicas
+	}
+	for i, listener := range spec.Listeners {
+		g.Listeners = append(g.Listeners, GatewayListener{
+			Name: listener.Name, Port: listener.Port, TargetPort: FirstGatewayPort + int32(i), //nolint:gosec // at most 8
+			SecretName: string(listener.TLS.SecretName),
+		})
+	}
+	p, problem := b.identify(applicant{
+		kind: KindMeshGateway, key: g.Key, source: source,
+		podLabels: map[string]string{labelApp: g.Key.Name, meshv1alpha1.LabelGateway: g.Key.Name},
+		roleLabel: meshv1alpha1.LabelGateway,
+	})
+	if problem != nil {
+		b.problems = append(b.problems, *problem)
+	}
+	g.identified = problem == nil
+	g.ID, g.Trusted, g.Identity, g.NewIdentity = p.id, p.trusted && g.identified, p.identity, p.newIdentity
+	g.ServiceAccountName = p.serviceAccountName
+	b.addProviders(g)
+	return g
+}
+
+// addProviders reads the keys of the gateway's token issuers.
+func (b *builder) addProviders(g *gateway) {
+	for _, provider := range g.object.Spec.JWT {
+		name, field := string(provider.Name), item("spec.jwt", string(provider.Name))+".jwks"
+		keys, err := b.file(g.Key.Namespace, provider.JWKS)
+		if err == nil {
+			err = checkKeys(keys)
+		}
+		if err != nil {
+			g.keyless.Insert(name)
+			b.problems = append(b.problems, Problem{
+				Kind: KindMeshGateway, Object: g.Key, Condition: meshv1alpha1.ConditionAccepted, Reason: meshv1alpha1.ReasonKeysInvalid,
+				Field: field, Message: fmt.Sprintf("%s: %v", field, err),
+			})
+			continue
+		}
+		g.JWT = append(g.JWT, JWTProvider{
+			Name: name, Issuer: provider.Issuer, Audiences: slices.Sorted(slices.Values(provider.Audiences)), JWKS: string(keys),
+		})
+	}
+	slices.SortFunc(g.JWT, func(x, y JWTProvider) int { return cmp.Compare(x.Name, y.Name) })
+}
+
+// admits reports whether the gateway's routes let the namespace expose the host name.
+func (g *gateway) admits(namespace, hostname string) bool {
+	return slices.ContainsFunc(g.object.Spec.Routes, func(grant meshv1alpha1.RouteGrant) bool {
+		return slices.Contains(grant.Namespaces, meshv1alpha1.NamespaceName(namespace)) &&
+			slices.ContainsFunc(grant.Hostnames, func(pattern meshv1alpha1.HostnamePattern) bool { return matches(string(pattern), hostname) })
+	})
+}
+
+// matches reports whether the pattern is the host name, or *. and what follows the host name's first label.
+func matches(pattern, hostname string) bool {
+	if pattern == hostname {
+		return true
+	}
+	parent, wildcard := strings.CutPrefix(pattern, "*.")
+	_, rest, found := strings.Cut(hostname, ".")
+	return wildcard && found && rest == parent
+}
+
+// jwtNames are the names of the gateway's token issuers, for messages.
+func (g *gateway) jwtNames() []string {
+	var names []string
+	for _, provider := range g.object.Spec.JWT {
+		names = append(names, string(provider.Name))
+	}
+	slices.Sort(names)
+	return names
+}
+
+// file is what a key of a ConfigMap holds. The error says what to do about it.
+func (b *builder) file(namespace string, ref meshv1alpha1.ConfigMapKey) ([]byte, error) {
+	key := types.NamespacedName{Namespace: namespace, Name: string(ref.ConfigMap)}
+	object := b.configMaps[key]
+	if object == nil {
+		return nil, fmt.Errorf("there is no ConfigMap %s: create it, with the key %s", key, ref.Key)
+	}
+	if data, ok := object.BinaryData[string(ref.Key)]; ok {
+		return data, nil
+	}
+	if data, ok := object.Data[string(ref.Key)]; ok {
+		return []byte(data), nil
+	}
+	return nil, fmt.Errorf("ConfigMap %s has no key %s: add it, or choose another key", key, ref.Key)
+}

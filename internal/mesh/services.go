@@ -1,0 +1,139 @@
+package mesh
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+)
+
+// The labels of a service's pods, beside mesh.jia.app/service. See the NetworkPolicies and the Service that select by them.
+const (
+	labelApp      = "app"
+	labelEndpoint = "mesh.jia.app/endpoint"
+)
+
+// service is a MeshService on its way into the Mesh.
+//
+// One without an identity of its own (there is none, or it was refused) is not in the Mesh, so that nothing new is rendered
+// of it and no peer names it; what runs of it is left as it is. Every other mistake costs only its own part: with a broken
+// descriptor set a service keeps its edges and loses its exposures.
+type service struct {
+	Service
+	object *meshv1alpha1.MeshService
+	// identified is true where the service has an identity of its own.
+	identified bool
+	// api is what the descriptor set says; nil where there is none, or none that can be read, which apiBroken tells apart.
+	api       *descriptorSet
+	apiBroken bool
+	// used are the allow rules, by name, that a caller in the Mesh makes use of.
+	used map[string]Caller
+}
+
+func (b *builder) addServices() {
+	for i := range b.Services {
+		b.services = append(b.services, b.newService(&b.Services[i]))
+	}
+	slices.SortFunc(b.services, func(x, y *service) int { return compareKeys(x.Key, y.Key) })
+	for _, s := range b.services {
+		b.service[s.Key] = s
+	}
+}
+
+// newService makes of a MeshService what does not depend on other services. An object that is being deleted stays as it is
+// until it is gone: what drains needs its identity and its config to the end.
+func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
+	spec := &object.Spec
+	s := &service{object: object, used: map[string]Caller{}, Service: Service{
+		Key:               keyOf(object),
+		NewServiceAccount: spec.Workload.ServiceAccountName == "",
+		DataPlane:         cmp.Or(spec.DataPlane, meshv1alpha1.DataPlaneSidecar),
+		Workload:          spec.Workload,
+		Egress: slices.SortedFunc(slices.Values(spec.Egress), func(x, y meshv1alpha1.EgressRule) int {
+			return cmp.Compare(x.Name, y.Name)
+		}),
+	}}
+	for i, port := range spec.Ports {
+		s.Ports = append(s.Ports, Port{Name: port.Name, Port: port.Port, MeshPort: FirstMeshPort + int32(i), Protocol: port.Protocol}) //nolint:gosec // at most 8
+	}
+	p, problem := b.identify(applicant{
+		kind: KindMeshService, key: s.Key, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
+		podLabels: map[string]string{labelApp: s.Key.Name, meshv1alpha1.LabelService: s.Key.Name, labelEndpoint: "true"},
+		roleLabel: meshv1alpha1.LabelService,
+	})
+	if problem != nil {
+		b.problems = append(b.problems, *problem)
+	}
+	s.identified = problem == nil
+	s.ID, s.Trusted, s.Identity, s.NewIdentity = p.id, p.trusted && s.identified, p.identity, p.newIdentity
+	s.ServiceAccountName = p.serviceAccountName
+	b.readAPI(s)
+	return s
+}
+
+func sourceOf(identity *meshv1alpha1.IdentitySource) meshv1alpha1.IdentitySource {
+	if identity == nil {
+		return meshv1alpha1.IdentitySource{}
+	}
+	return *identity
+}
+
+// finish puts what has come out into the Mesh, in order.
+func (b *builder) finish() {
+	for _, s := range b.services {
+		if !s.identified {
+			continue
+		}
+		slices.SortFunc(s.Upstreams, func(x, y Upstream) int { return cmp.Compare(x.Name, y.Name) })
+		slices.SortFunc(s.Rules, func(x, y Rule) int { return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.PortName, y.PortName)) })
+		b.mesh.Services = append(b.mesh.Services, s.Service)
+	}
+	for _, g := range b.gateways {
+		if !g.identified {
+			continue
+		}
+		slices.SortFunc(g.Routes, func(x, y Route) int {
+			return cmp.Or(compareKeys(x.Service, y.Service), cmp.Compare(x.Name, y.Name))
+		})
+		b.mesh.Gateways = append(b.mesh.Gateways, g.Gateway)
+	}
+}
+
+// report records a Problem of the service.
+func (b *builder) report(s *service, condition, reason, field, message string) {
+	b.problems = append(b.problems, Problem{Kind: KindMeshService, Object: s.Key, Condition: condition, Reason: reason, Field: field, Message: message})
+}
+
+// portOf is the port of this name, or the only one where no name is given.
+func (s *service) portOf(name string) (Port, bool) {
+	if name == "" && len(s.Ports) == 1 {
+		return s.Ports[0], true
+	}
+	i := slices.IndexFunc(s.Ports, func(port Port) bool { return port.Name == name })
+	if i < 0 {
+		return Port{}, false
+	}
+	return s.Ports[i], true
+}
+
+// portNames are the names of its ports, for messages.
+func (s *service) portNames() []string {
+	var names []string
+	for _, port := range s.Ports {
+		names = append(names, port.Name)
+	}
+	return names
+}
+
+func timeoutOf(d meshv1alpha1.Duration) metav1.Duration {
+	return metav1.Duration{Duration: cmp.Or(d.Duration(), DefaultTimeout*time.Second)}
+}
+
+// referenced is the key that a reference means in an object of the namespace.
+func referenced(namespace string, reference meshv1alpha1.ObjectReference) types.NamespacedName {
+	return types.NamespacedName{Namespace: cmp.Or(string(reference.Namespace), namespace), Name: string(reference.Name)}
+}
