@@ -67,9 +67,9 @@ build-cluster: ## Build hack/cluster into bin/.
 	@$(call go_build,hack/cluster) -o '$(BIN)/cluster' .
 
 .PHONY: build-demo
-build-demo: ## Build what the demo asks with, and what makes its keys, into bin/.
+build-demo: ## Build the demo's workload, what it asks with and what makes its keys, into bin/.
 	@mkdir -p '$(BIN)'
-	@$(call go_build) -o '$(BIN)/' ./hack/demo/probe ./hack/demo/keys
+	@$(call go_build) -o '$(BIN)/' ./hack/demo/svidwatch ./hack/demo/probe ./hack/demo/keys
 
 .PHONY: proto
 proto: ## Lint the protos, and generate their Go.

@@ -1,5 +1,4 @@
-// Command people runs the contact, the family or the document service: flags go in, one service is served until it is told
-// to stop.
+// Command people runs the contact service: flags go in, the service is served until it is told to stop.
 package main
 
 import (
@@ -16,16 +15,16 @@ import (
 	"github.com/jia-app/paymesh/payment/people"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr)) }
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-func run(args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
+func run(args []string, stdout, stderr io.Writer) int {
 	set := flag.NewFlagSet("people", flag.ContinueOnError)
 	set.SetOutput(io.Discard) // the error is printed once, below
 	var o people.Options
-	set.StringVar(&o.Service, "service", "", "What to serve: contact, family or document.")
+	set.StringVar(&o.Service, "service", "", "What to serve: contact.")
 	set.StringVar(&o.Address, "address", "127.0.0.1:50051", "Where gRPC is served, in plaintext: leave it on loopback, where the sidecar is.")
 	set.StringVar(&o.HTTPAddress, "http-address", ":9090", "Where /health and /metrics are.")
-	data := set.String("data", "", "A JSON file of users, families and documents; without it, a few that are built in.")
+	data := set.String("data", "", "A JSON file of users and families; without it, a few that are built in.")
 	err := set.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		set.SetOutput(stdout)
@@ -42,8 +41,6 @@ func run(args []string, lookup func(string) (string, bool), stdout, stderr io.Wr
 		fmt.Fprintln(stderr, "people:", err)
 		return 2
 	}
-	// The variable of a dependency named family-service, which the operator sets.
-	o.FamilyAddress, _ = lookup("FAMILY_SERVICE_ADDRESS")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	o.Log = slog.New(slog.NewJSONHandler(stdout, nil))

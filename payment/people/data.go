@@ -1,5 +1,5 @@
-// Package people has the services that the payment service's callers and payers are known to: data goes in, and the contact,
-// family or document service comes out, one a process.
+// Package people has the services that the payment service asks about its payers: data goes in, and the contact service
+// comes out.
 package people
 
 import (
@@ -15,9 +15,8 @@ import (
 
 // Data is what the services know. It is not changed once read.
 type Data struct {
-	Users     []User     `json:"users"`
-	Families  []Family   `json:"families"`
-	Documents []Document `json:"documents"`
+	Users    []User   `json:"users"`
+	Families []Family `json:"families"`
 }
 
 // User is a person that can pay.
@@ -32,13 +31,6 @@ type User struct {
 type Family struct {
 	ID          string `json:"family_id"`
 	DisplayName string `json:"display_name"`
-}
-
-// Document belongs to a user.
-type Document struct {
-	ID      string `json:"document_id"`
-	OwnerID string `json:"owner_user_id"`
-	Title   string `json:"title"`
 }
 
 //go:embed data.json
@@ -73,7 +65,6 @@ func Parse(text []byte) (Data, error) {
 	}
 	slices.SortFunc(data.Users, func(x, y User) int { return strings.Compare(x.ID, y.ID) })
 	slices.SortFunc(data.Families, func(x, y Family) int { return strings.Compare(x.ID, y.ID) })
-	slices.SortFunc(data.Documents, func(x, y Document) int { return strings.Compare(x.ID, y.ID) })
 	return data, data.check()
 }
 
@@ -95,12 +86,6 @@ func (d Data) check() error {
 		add("user", user.ID)
 		if user.FamilyID != "" && !known["family "+user.FamilyID] {
 			errs = append(errs, fmt.Errorf("user %s: family_id %s is not one of families", user.ID, user.FamilyID))
-		}
-	}
-	for _, document := range d.Documents {
-		add("document", document.ID)
-		if !known["user "+document.OwnerID] {
-			errs = append(errs, fmt.Errorf("document %s: owner_user_id %s is not one of users", document.ID, document.OwnerID))
 		}
 	}
 	return errors.Join(errs...)

@@ -31,14 +31,12 @@ const (
 
 // Options say which service to run, and where.
 type Options struct {
-	// Service is contact, family or document.
+	// Service is contact.
 	Service string
 	// Address is host:port of the gRPC server, HTTPAddress that of /health and /metrics.
 	Address, HTTPAddress string
-	// FamilyAddress is where the contact service asks about families; empty, it answers from Data itself.
-	FamilyAddress string
-	Data          Data
-	Log           *slog.Logger
+	Data                 Data
+	Log                  *slog.Logger
 }
 
 // Server is a wired service.
@@ -106,8 +104,7 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// pages are /health and /metrics. A service that this one asks and that is down keeps the process healthy: restarting it
-// would mend nothing.
+// pages are /health and /metrics.
 func (s *Server) pages() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {

@@ -30,6 +30,6 @@ func (s *Server) service() (service, error) {
 			requests: []proto.Message{&contactv1.GetUserInfoRequest{}, &contactv1.GetFamilyMembersRequest{}},
 		}, nil
 	default:
-		return service{}, fmt.Errorf("there is no service %q: want contact, family or document", s.options.Service)
+		return service{}, fmt.Errorf("there is no service %q: want contact", s.options.Service)
 	}
 }
