@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 )
@@ -15,12 +16,27 @@ import (
 func (b *builder) addEdges() {
 	for _, caller := range b.services {
 		for i := range caller.object.Spec.DependsOn {
+			b.addDependency(caller, &caller.object.Spec.DependsOn[i])
 			b.addEdge(caller, &caller.object.Spec.DependsOn[i])
 		}
 	}
 	for _, callee := range b.services {
 		b.closeRules(callee)
 	}
+}
+
+// addDependency says what is known of the callee, consenting or not.
+func (b *builder) addDependency(caller *service, dependency *meshv1alpha1.Dependency) {
+	known := Dependency{
+		Name: string(dependency.Name), Service: referenced(caller.Key.Namespace, dependency.Service),
+		LocalPort: dependency.LocalPort, Timeout: metav1.Duration{Duration: dependency.Timeout.Duration()},
+	}
+	if callee := b.service[known.Service]; callee != nil && callee.Trusted {
+		if port, ok := callee.portOf(dependency.Port); ok {
+			known.ID, known.MeshPort = callee.ID, port.MeshPort
+		}
+	}
+	caller.Dependencies = append(caller.Dependencies, known)
 }
 
 func (b *builder) addEdge(caller *service, dependency *meshv1alpha1.Dependency) {

@@ -57,8 +57,11 @@ type Service struct {
 	DataPlane          meshv1alpha1.DataPlane `json:"dataPlane"`
 	Ports              []Port                 `json:"ports,omitempty"` // in the spec's order, which gives MeshPort
 	Workload           meshv1alpha1.Workload  `json:"workload"`
-	Upstreams          []Upstream             `json:"upstreams,omitempty"` // sorted by name
-	Rules              []Rule                 `json:"rules,omitempty"`     // sorted by name and port
+	// Dependencies are all of dependsOn, sorted by name, whether the callee consents or not: what the process is told of them
+	// must not change, and so roll its pods, because somebody else's allow did.
+	Dependencies []Dependency `json:"dependencies,omitempty"`
+	Upstreams    []Upstream   `json:"upstreams,omitempty"` // sorted by name
+	Rules        []Rule       `json:"rules,omitempty"`     // sorted by name and port
 	// UnusedAllows are the names of the allow rules whose MeshService does not call this one: either it does not exist, or it
 	// does not say so in its dependsOn, or it is not accepted. Sorted; to be reported, and nothing else.
 	UnusedAllows []string                  `json:"unusedAllows,omitempty"`
@@ -73,6 +76,18 @@ type Port struct {
 	// MeshPort is where peers reach it with mTLS: of the proxy, or of the process with dataPlane Library.
 	MeshPort int32                 `json:"meshPort"`
 	Protocol meshv1alpha1.Protocol `json:"protocol"`
+}
+
+// Dependency is what a process is told of a service that it calls.
+type Dependency struct {
+	Name      string               `json:"name"`
+	Service   types.NamespacedName `json:"service"`
+	LocalPort int32                `json:"localPort"`
+	// Timeout is zero where the spec says nothing.
+	Timeout metav1.Duration `json:"timeout,omitzero"`
+	// ID and MeshPort are the callee's; zero while there is no such service or port, or its ID is not known to be its own.
+	ID       spiffeid.ID `json:"id,omitzero"`
+	MeshPort int32       `json:"meshPort,omitempty"`
 }
 
 // Upstream is a dependency that may be called: the callee is there, trusted, and allows it.

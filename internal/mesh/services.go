@@ -88,6 +88,7 @@ func (b *builder) finish() {
 		if !s.identified {
 			continue
 		}
+		slices.SortFunc(s.Dependencies, func(x, y Dependency) int { return cmp.Compare(x.Name, y.Name) })
 		slices.SortFunc(s.Upstreams, func(x, y Upstream) int { return cmp.Compare(x.Name, y.Name) })
 		slices.SortFunc(s.Rules, func(x, y Rule) int { return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.PortName, y.PortName)) })
 		b.mesh.Services = append(b.mesh.Services, s.Service)
