@@ -118,7 +118,7 @@ var (
 // match, so that templates with the same normal form match the same paths.
 //
 //	Template = "/" Segments [ ":" LITERAL ], Segments = Segment { "/" Segment }, Segment = "*" | "**" | LITERAL | Variable
-//	Variable = "{" FieldPath [ "=" Segments ] "}", and ** is the last segment
+//	Variable = "{" FieldPath [ "=" Segments ] "}"; a ** can only be the last segment
 func parseTemplate(template string) (normal string, variables []string, err error) {
 	path, ok := strings.CutPrefix(template, "/")
 	if !ok {

@@ -43,7 +43,7 @@ func (b *builder) newGateway(object *meshv1alpha1.MeshGateway) *gateway {
 	}
 	for i, listener := range spec.Listeners {
 		g.Listeners = append(g.Listeners, GatewayListener{
-			Name: listener.Name, Port: listener.Port, TargetPort: FirstGatewayPort + int32(i), //nolint:gosec // at most 8
+			Name: listener.Name, Port: listener.Port, TargetPort: FirstGatewayPort + int32(i),
 			SecretName: string(listener.TLS.SecretName),
 		})
 	}

@@ -58,7 +58,7 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 		}),
 	}}
 	for i, port := range spec.Ports {
-		s.Ports = append(s.Ports, Port{Name: port.Name, Port: port.Port, MeshPort: FirstMeshPort + int32(i), Protocol: port.Protocol}) //nolint:gosec // at most 8
+		s.Ports = append(s.Ports, Port{Name: port.Name, Port: port.Port, MeshPort: FirstMeshPort + int32(i), Protocol: port.Protocol})
 	}
 	p, problem := b.identify(applicant{
 		kind: KindMeshService, key: s.Key, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),

@@ -190,8 +190,8 @@ func TestADraftKeepsItsReferencesAndIsCheckedForKeysAndTypesOnly(t *testing.T) {
 	if err != nil || draft.APIGateway.APIKey.Reveal() != "${API_GATEWAY_KEY}" || draft.Auth.JWT.Issuer != "${ISSUER}" || draft.HTTP.Address != ":9090" {
 		t.Errorf("got %+v, %v", draft, err)
 	}
-	_, err = Draft("spec.workload.config", []byte(`{"grpc": {"adress": "x", "enable_reflection": 1}}`))
-	if err == nil || !strings.Contains(err.Error(), "spec.workload.config:1: grpc.adress: unknown key") || !strings.Contains(err.Error(), "grpc.enable_reflection: want true or false, not a number") {
+	_, err = Draft("spec.workload.config", []byte(`{"grpc": {"place": "x", "enable_reflection": 1}}`))
+	if err == nil || !strings.Contains(err.Error(), "spec.workload.config:1: grpc.place: unknown key") || !strings.Contains(err.Error(), "grpc.enable_reflection: want true or false, not a number") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -18,7 +18,8 @@ func assignment(ref xds.EndpointRef, addresses []netip.AddrPort) *endpointv3.Clu
 	l := &endpointv3.LocalityLbEndpoints{}
 	for _, at := range addresses {
 		l.LbEndpoints = append(l.LbEndpoints, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-			Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{Address: at.Addr().String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(at.Port())}}}}}}})
+			Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{Address: at.Addr().String(), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(at.Port())}}}},
+		}}})
 	}
 	a.Endpoints = append(a.Endpoints, l)
 	return a
