@@ -63,7 +63,7 @@ type Service struct {
 	Upstreams    []Upstream   `json:"upstreams,omitempty"` // sorted by name
 	Rules        []Rule       `json:"rules,omitempty"`     // sorted by name and port
 	// UnusedAllows are the names of the allow rules whose MeshService does not call this one: either it does not exist, or it
-	// does not say so in its dependsOn, or it is not accepted. Sorted; to be reported, and nothing else.
+	// has no dependency on this one that resolves, or it is not accepted. Sorted; to be reported, and nothing else.
 	UnusedAllows []string                  `json:"unusedAllows,omitempty"`
 	Egress       []meshv1alpha1.EgressRule `json:"egress,omitempty"` // sorted by name
 }

@@ -1,0 +1,65 @@
+package mesh
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestATemplateIsReadAsGoogleAPIHTTPHasItAndItsNormalFormForgetsNames(t *testing.T) {
+	for template, want := range map[string]struct {
+		normal    string
+		variables []string
+	}{
+		"/":                             {normal: "/"},
+		"/v1/payments":                  {normal: "/v1/payments"},
+		"/v1/payments/{payment_id}":     {"/v1/payments/*", []string{"payment_id"}},
+		"/v1/payments/*":                {normal: "/v1/payments/*"},
+		"/v1/{name=shelves/*/books/*}":  {"/v1/shelves/*/books/*", []string{"name"}},
+		"/v1/{parent.id}/{name=**}":     {"/v1/*/**", []string{"parent.id", "name"}},
+		"/v1/payments/{id}:refund":      {"/v1/payments/*:refund", []string{"id"}},
+		"/v1/{name=payments/*}:refund":  {"/v1/payments/*:refund", []string{"name"}},
+		"/v1/payments:batch":            {normal: "/v1/payments:batch"},
+		"/v1/**":                        {normal: "/v1/**"},
+		"/v1/a-b_c.d~e/%2D/$&'()+,;@!x": {normal: "/v1/a-b_c.d~e/%2D/$&'()+,;@!x"},
+	} {
+		t.Run(template, func(t *testing.T) {
+			normal, variables, err := parseTemplate(template)
+			if err != nil || normal != want.normal || !cmp.Equal(variables, want.variables) {
+				t.Errorf("got %q, %q, %v; want %q, %q", normal, variables, err, want.normal, want.variables)
+			}
+		})
+	}
+}
+
+func TestWhatIsNoTemplateIsRefused(t *testing.T) {
+	for _, template := range []string{
+		"", "v1", "//", "/v1/", "/v1//a", "/{}", "/{=a}", "/{a", "/a}", "/{a}b", "/b{a}", "/{a}{b}", "/{a}/{a}", "/{a.}", "/{1}", "/{a={b}}", "/{a=}", "/{a=/b}",
+		"/**/a", "/{a=**}/b", "/a:", "/a:b/c", "/a:b:c", "/a:*", "/a b", "/a?b", "/a#b", "/%2", "/ä", "/a**", "/{a-b}", "/:a",
+	} {
+		if normal, _, err := parseTemplate(template); err == nil {
+			t.Errorf("%q was read as %q", template, normal)
+		}
+	}
+}
+
+func TestAHostNameMatchesItselfAndAWildcardForItsFirstLabel(t *testing.T) {
+	for _, test := range []struct {
+		pattern, hostname string
+		want              bool
+	}{
+		{"pay.example.com", "pay.example.com", true},
+		{"pay.example.com", "example.com", false},
+		{"*.example.com", "pay.example.com", true},
+		{"*.example.com", "example.com", false},
+		{"*.example.com", "eu.pay.example.com", false},
+		{"*.com", "example.com", true},
+		{"example.com", "com", false},
+		{"*.com", "com", false},
+		{"com", "com", true},
+	} {
+		if got := matches(test.pattern, test.hostname); got != test.want {
+			t.Errorf("%s matches %s: got %v", test.pattern, test.hostname, got)
+		}
+	}
+}
