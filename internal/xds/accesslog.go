@@ -1,0 +1,81 @@
+package xds
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
+	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/jia-app/paymesh/internal/mesh"
+)
+
+// fields are a line of an access log: an allow-list of names and operators. No header is in it but the path, without its
+// query, and nothing that a caller could put a secret into.
+type fields map[string]string
+
+// line writes a line of JSON to stdout for what the filter matches; for everything where it is nil.
+func line(f fields, filter *accesslogv3.AccessLogFilter) *accesslogv3.AccessLog {
+	format := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	for name, operator := range f {
+		format.Fields[name] = text(operator)
+	}
+	return &accesslogv3.AccessLog{
+		Name:   "envoy.access_loggers.stdout",
+		Filter: filter,
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(&streamv3.StdoutAccessLog{
+			AccessLogFormat: &streamv3.StdoutAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
+				Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: format}, OmitEmptyValues: true,
+			}},
+		})},
+	}
+}
+
+// inboundLog has a line for each call: who called what, and which rule let it in, or came nearest.
+func inboundLog(s mesh.Service) []*accesslogv3.AccessLog {
+	common := func(more fields) fields {
+		f := fields{
+			"log": "inbound", "time": "%START_TIME%", "mesh_service": s.Key.String(), "caller": callerID, "method": method,
+			"grpc_status": "%GRPC_STATUS_NUMBER%", "duration_ms": "%DURATION%", "details": "%RESPONSE_CODE_DETAILS%",
+		}
+		for name, operator := range more {
+			f[name] = operator
+		}
+		return f
+	}
+	denied := func(missing, invert bool) *accesslogv3.AccessLogFilter {
+		f := metadata(rbacMetadata, []string{"enforced_engine_result"}, &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: exactly("denied")}}, missing)
+		f.GetMetadataFilter().Matcher.Invert = invert
+		return f
+	}
+	return []*accesslogv3.AccessLog{
+		line(common(fields{"rule": noted("enforced_effective_policy_id")}), denied(true, true)),
+		line(common(fields{"nearest_rule_for_caller": noted(nearCaller), "nearest_rule_for_method": noted(nearMethod)}), denied(false, false)),
+	}
+}
+
+// handshakeLog has a line for each connection that ended before its caller had proved who it is.
+func handshakeLog(s mesh.Service) []*accesslogv3.AccessLog {
+	return []*accesslogv3.AccessLog{line(fields{
+		"log": "handshake", "time": "%START_TIME%", "mesh_service": s.Key.String(), "remote": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+		"claimed_caller": callerID, "failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+	}, expression("connection.transport_failure_reason != ''"))}
+}
+
+// outboundLog has a line for each call that failed on its way, and not by the callee's answer.
+func outboundLog(s mesh.Service, u mesh.Upstream) []*accesslogv3.AccessLog {
+	anyFlag := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{}}}
+	return []*accesslogv3.AccessLog{line(fields{
+		"log": "outbound", "time": "%START_TIME%", "mesh_service": s.Key.String(), "dependency": u.Name, "callee": u.ID.String(), "method": method,
+		"grpc_status": "%GRPC_STATUS_NUMBER%", "duration_ms": "%DURATION%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
+		"endpoint": "%UPSTREAM_HOST%", "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+	}, anyFlag)}
+}
+
+func expression(cel string) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{ExtensionFilter: &accesslogv3.ExtensionFilter{
+		Name:       "envoy.access_loggers.extension_filters.cel",
+		ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: pack(&celv3.ExpressionFilter{Expression: cel})},
+	}}}
+}
