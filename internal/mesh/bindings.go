@@ -117,8 +117,8 @@ var (
 // parseTemplate takes a path template apart (google/api/http.proto). The normal form has no variables, only what they
 // match, so that templates with the same normal form match the same paths.
 //
-//	Template = "/" Segments [ ":" LITERAL ], Segments = Segment { "/" Segment }, Segment = "*" | "**" | LITERAL | Variable
-//	Variable = "{" FieldPath [ "=" Segments ] "}"; a ** can only be the last segment
+//	Template = "/" Segments [ ":" LITERAL ], Segments = Segment { "/" Segment }, Segment = "*" | "**" | LITERAL | Variable;
+//	a Variable is "{" FieldPath [ "=" Segments ] "}", and a ** can only be the last segment
 func parseTemplate(template string) (normal string, variables []string, err error) {
 	path, ok := strings.CutPrefix(template, "/")
 	if !ok {

@@ -20,6 +20,29 @@ import (
 type descriptorSet struct {
 	raw   []byte
 	files *protoregistry.Files
+	// bindings are those of the services that have been asked for.
+	bindings map[protoreflect.FullName]serviceBindings
+}
+
+// serviceBindings are the bindings of a service's methods, or what is wrong with one of them.
+type serviceBindings struct {
+	of  map[protoreflect.Name][]Binding
+	err error
+}
+
+// bindingsOf reads the bindings of a service, once. A transcoder loads all methods of a service, whichever are exposed, so
+// that one bad binding costs it the others, too.
+func (d *descriptorSet) bindingsOf(service protoreflect.ServiceDescriptor) (map[protoreflect.Name][]Binding, error) {
+	if known, ok := d.bindings[service.FullName()]; ok {
+		return known.of, known.err
+	}
+	result := serviceBindings{of: map[protoreflect.Name][]Binding{}}
+	for i := 0; i < service.Methods().Len() && result.err == nil; i++ {
+		method := service.Methods().Get(i)
+		result.of[method.Name()], result.err = bindingsOf(method)
+	}
+	d.bindings[service.FullName()] = result
+	return result.of, result.err
 }
 
 // readAPI reads the descriptor set of a service, if it names one.
@@ -60,7 +83,7 @@ func parseDescriptors(raw []byte) (*descriptorSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("it does not hold together (%s): %s", plain(err), remake)
 	}
-	return &descriptorSet{raw: raw, files: files}, nil
+	return &descriptorSet{raw: raw, files: files, bindings: map[protoreflect.FullName]serviceBindings{}}, nil
 }
 
 // plain is an error of the protobuf module without the prefix in which it alternates, by design, between two kinds of space.
@@ -128,7 +151,7 @@ func list(names []string) string {
 	}
 }
 
-// methodOf is what the model has of a method, with the bindings where they are asked for.
+// methodOf is what the model has of a method, without its bindings.
 func methodOf(descriptor protoreflect.MethodDescriptor) Method {
 	method := Method{Service: string(descriptor.Parent().FullName()), Name: string(descriptor.Name())}
 	options, _ := descriptor.Options().(*descriptorpb.MethodOptions)

@@ -155,7 +155,7 @@ func (s *service) judgeMethods(exposure *meshv1alpha1.Exposure) ([]Method, *refu
 			method := methodOf(descriptor)
 			if exposure.Transcode {
 				var refused *refusal
-				if method.Bindings, refused = transcodable(descriptor); refused != nil {
+				if method.Bindings, refused = s.api.transcodable(descriptor); refused != nil {
 					return nil, refused
 				}
 			}
@@ -165,23 +165,18 @@ func (s *service) judgeMethods(exposure *meshv1alpha1.Exposure) ([]Method, *refu
 	return sorted(methods), nil
 }
 
-// transcodable is at which paths a method is served as JSON. The transcoder loads every method of the service, so that
-// all of them have to be in order.
-func transcodable(method protoreflect.MethodDescriptor) ([]Binding, *refusal) {
-	service, ok := method.Parent().(protoreflect.ServiceDescriptor)
-	for i := 0; ok && i < service.Methods().Len(); i++ {
-		if _, err := bindingsOf(service.Methods().Get(i)); err != nil {
-			return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%v", err)
-		}
-	}
-	bindings, _ := bindingsOf(method)
+// transcodable is at which paths a method is served as JSON.
+func (d *descriptorSet) transcodable(method protoreflect.MethodDescriptor) ([]Binding, *refusal) {
+	bindings, err := d.bindingsOf(method.Parent().(protoreflect.ServiceDescriptor))
 	switch {
+	case err != nil:
+		return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%v", err)
 	case streams(method):
 		return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%s streams, which JSON over HTTP cannot: leave it out, or expose it by protocols: [GRPC] in an exposure of its own", method.FullName())
-	case len(bindings) == 0:
+	case len(bindings[method.Name()]) == 0:
 		return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%s has no option google.api.http, which says at what path it is served as JSON: add the option, or leave the method out", method.FullName())
 	}
-	return bindings, nil
+	return bindings[method.Name()], nil
 }
 
 func unchecked(exposure *meshv1alpha1.Exposure) []Method {

@@ -77,4 +77,3 @@ func slim(message protoreflect.Message) {
 		return true
 	})
 }
-

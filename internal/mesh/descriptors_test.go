@@ -1,0 +1,180 @@
+package mesh
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+func TestADescriptorSetIsRefusedWhereAProxyCouldNotLoadIt(t *testing.T) {
+	sound := func() []*descriptorpb.FileDescriptorProto { return setOf(&annotations.HttpRule{}).GetFile() }
+	for name, test := range map[string]struct {
+		change  func(files []*descriptorpb.FileDescriptorProto) []*descriptorpb.FileDescriptorProto
+		message string
+	}{
+		"sound": {func(files []*descriptorpb.FileDescriptorProto) []*descriptorpb.FileDescriptorProto { return files }, ""},
+		"no files": {
+			func([]*descriptorpb.FileDescriptorProto) []*descriptorpb.FileDescriptorProto { return nil },
+			"no google.protobuf.FileDescriptorSet",
+		},
+		"without imports": {
+			func(files []*descriptorpb.FileDescriptorProto) []*descriptorpb.FileDescriptorProto {
+				return files[len(files)-1:]
+			},
+			"t.proto imports google/protobuf/timestamp.proto, which is not there before it",
+		},
+		"imports after what needs them": {func(files []*descriptorpb.FileDescriptorProto) []*descriptorpb.FileDescriptorProto {
+			slices.Reverse(files)
+			return files
+		}, "which is not there before it"},
+		"a type that nobody has": {func(files []*descriptorpb.FileDescriptorProto) []*descriptorpb.FileDescriptorProto {
+			files[len(files)-1].Service[0].Method[0].InputType = proto.String(".t.Nothing")
+			return files
+		}, "it does not hold together"},
+		"a file twice": {
+			func(files []*descriptorpb.FileDescriptorProto) []*descriptorpb.FileDescriptorProto {
+				return append(files, files[0])
+			},
+			"it does not hold together",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			raw, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: test.change(sound())})
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch _, err := parseDescriptors(raw); {
+			case test.message == "" && err != nil:
+				t.Error(err)
+			case test.message != "" && (err == nil || !strings.Contains(err.Error(), test.message) || !strings.Contains(err.Error(), "buf build")):
+				t.Errorf("got %v, want an error with %q that says how to make it", err, test.message)
+			}
+		})
+	}
+}
+
+func TestABindingIsRefusedWhereATranscoderCouldNotLoadIt(t *testing.T) {
+	get := func(path string) *annotations.HttpRule {
+		return &annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: path}}
+	}
+	with := func(rule *annotations.HttpRule, change func(*annotations.HttpRule)) *annotations.HttpRule {
+		change(rule)
+		return rule
+	}
+	body := func(body string) func(*annotations.HttpRule) { return func(r *annotations.HttpRule) { r.Body = body } }
+	response := func(body string) func(*annotations.HttpRule) {
+		return func(r *annotations.HttpRule) { r.ResponseBody = body }
+	}
+	custom := func(kind string) *annotations.HttpRule {
+		return &annotations.HttpRule{Pattern: &annotations.HttpRule_Custom{Custom: &annotations.CustomHttpPattern{Kind: kind, Path: "/v1"}}}
+	}
+	for name, test := range map[string]struct {
+		rule *annotations.HttpRule
+		want []Binding
+		err  string
+	}{
+		"a field":                {rule: get("/v1/{text}"), want: []Binding{{"GET", "/v1/{text}"}}},
+		"a field of a field":     {rule: get("/v1/{inner.text}"), want: []Binding{{"GET", "/v1/{inner.text}"}}},
+		"a timestamp":            {rule: get("/v1/{time}"), want: []Binding{{"GET", "/v1/{time}"}}},
+		"a body that is a field": {rule: with(get("/v1"), body("inner")), want: []Binding{{"GET", "/v1"}}},
+		"the whole body":         {rule: with(get("/v1"), body("*")), want: []Binding{{"GET", "/v1"}}},
+		"a part of the answer":   {rule: with(get("/v1"), response("texts")), want: []Binding{{"GET", "/v1"}}},
+		"a patch":                {rule: &annotations.HttpRule{Pattern: &annotations.HttpRule_Patch{Patch: "/v1"}}, want: []Binding{{"PATCH", "/v1"}}},
+		"a delete":               {rule: &annotations.HttpRule{Pattern: &annotations.HttpRule_Delete{Delete: "/v1"}}, want: []Binding{{"DELETE", "/v1"}}},
+		"several, sorted, each once": {
+			rule: with(get("/v1/b"), func(r *annotations.HttpRule) {
+				r.AdditionalBindings = []*annotations.HttpRule{get("/v1/a"), get("/v1/b")}
+			}),
+			want: []Binding{{"GET", "/v1/a"}, {"GET", "/v1/b"}},
+		},
+		"no path at all":                        {rule: &annotations.HttpRule{}, err: "it names no HTTP method and path"},
+		"any HTTP method":                       {rule: custom("*"), err: "it names no HTTP method and path"},
+		"an HTTP method in lower case":          {rule: custom("head"), err: "it names no HTTP method and path"},
+		"no template":                           {rule: get("v1"), err: "it is no path template"},
+		"an unknown field":                      {rule: get("/v1/{nothing}"), err: "there is no field nothing"},
+		"an unknown field of a field":           {rule: get("/v1/{inner.nothing}"), err: "there is no field inner.nothing"},
+		"a field of a text":                     {rule: get("/v1/{text.nothing}"), err: "there is no field text.nothing"},
+		"a field of a list":                     {rule: get("/v1/{inners.text}"), err: "there is no field inners.text"},
+		"a message":                             {rule: get("/v1/{inner}"), err: "the variable inner is not a single value"},
+		"a list":                                {rule: get("/v1/{texts}"), err: "the variable texts is not a single value"},
+		"a body that the request lacks":         {rule: with(get("/v1"), body("nothing")), err: "body: there is no field nothing"},
+		"a body of the answer that it lacks":    {rule: with(get("/v1"), response("nothing")), err: "response_body: there is no field nothing"},
+		"additional bindings within themselves": {rule: nested(get), err: "additional_bindings within additional_bindings"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := bindingsOf(methodWith(t, test.rule))
+			switch {
+			case test.err == "" && (err != nil || !slices.Equal(got, test.want)):
+				t.Errorf("got %v, %v; want %v", got, err, test.want)
+			case test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err) || !strings.HasPrefix(err.Error(), "google.api.http of t.S.M")):
+				t.Errorf("got error %v, want one of t.S.M with %q", err, test.err)
+			}
+		})
+	}
+}
+
+func nested(get func(string) *annotations.HttpRule) *annotations.HttpRule {
+	inner := get("/v1/inner")
+	inner.AdditionalBindings = []*annotations.HttpRule{get("/v1/innermost")}
+	rule := get("/v1")
+	rule.AdditionalBindings = []*annotations.HttpRule{inner}
+	return rule
+}
+
+func methodWith(t *testing.T, rule *annotations.HttpRule) protoreflect.MethodDescriptor {
+	t.Helper()
+	raw, err := proto.Marshal(setOf(rule))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := parseDescriptors(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	methods, err := set.expand("t.S/M")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return methods[0]
+}
+
+// setOf is a descriptor set with the method t.S/M, which has the rule.
+func setOf(rule *annotations.HttpRule) *descriptorpb.FileDescriptorSet {
+	field := func(name string, number int32, label descriptorpb.FieldDescriptorProto_Label, typeName string) *descriptorpb.FieldDescriptorProto {
+		f := &descriptorpb.FieldDescriptorProto{Name: &name, Number: &number, Label: &label, Type: descriptorpb.FieldDescriptorProto_TYPE_STRING.Enum()}
+		if typeName != "" {
+			f.Type, f.TypeName = descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), &typeName
+		}
+		return f
+	}
+	const one, many = descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL, descriptorpb.FieldDescriptorProto_LABEL_REPEATED
+	options := &descriptorpb.MethodOptions{}
+	proto.SetExtension(options, annotations.E_Http, rule)
+	file := &descriptorpb.FileDescriptorProto{
+		Name: proto.String("t.proto"), Package: proto.String("t"), Syntax: proto.String("proto3"),
+		Dependency: []string{"google/protobuf/timestamp.proto", "google/protobuf/duration.proto"},
+		MessageType: []*descriptorpb.DescriptorProto{
+			{Name: proto.String("Inner"), Field: []*descriptorpb.FieldDescriptorProto{field("text", 1, one, "")}},
+			{Name: proto.String("Message"), Field: []*descriptorpb.FieldDescriptorProto{
+				field("text", 1, one, ""), field("texts", 2, many, ""), field("inner", 3, one, ".t.Inner"),
+				field("inners", 4, many, ".t.Inner"), field("time", 5, one, ".google.protobuf.Timestamp"),
+			}},
+		},
+		Service: []*descriptorpb.ServiceDescriptorProto{{Name: proto.String("S"), Method: []*descriptorpb.MethodDescriptorProto{
+			{Name: proto.String("M"), InputType: proto.String(".t.Message"), OutputType: proto.String(".t.Message"), Options: options},
+		}}},
+	}
+	return &descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
+		protodesc.ToFileDescriptorProto(timestamppb.File_google_protobuf_timestamp_proto),
+		protodesc.ToFileDescriptorProto(durationpb.File_google_protobuf_duration_proto),
+		file,
+	}}
+}
