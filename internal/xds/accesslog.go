@@ -79,3 +79,15 @@ func expression(cel string) *accesslogv3.AccessLogFilter {
 		ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: pack(&celv3.ExpressionFilter{Expression: cel})},
 	}}}
 }
+
+// gatewayLog has a line for each request. Neither the token nor the idempotency key is in it.
+func gatewayLog(g mesh.Gateway, l mesh.GatewayListener) []*accesslogv3.AccessLog {
+	return []*accesslogv3.AccessLog{line(fields{
+		"log": "gateway", "time": "%START_TIME%", "mesh_gateway": g.Key.String(), "listener": l.Name,
+		"remote": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "host": "%REQ(:AUTHORITY):128%", "http_method": "%REQ(:METHOD):16%", "path": "%PATH(NQ:ORIG_OR_PATH):256%",
+		"code": "%RESPONSE_CODE%", "grpc_status": "%GRPC_STATUS_NUMBER%", "details": "%RESPONSE_CODE_DETAILS%", "flags": "%RESPONSE_FLAGS%", "duration_ms": "%DURATION%",
+		"jwt_failure": "%DYNAMIC_METADATA(" + jwtName + ":" + jwtFailure + ":message)%", "jwt_failure_code": "%DYNAMIC_METADATA(" + jwtName + ":" + jwtFailure + ":code)%",
+		"route": "%ROUTE_NAME%", "service": "%METADATA(ROUTE:" + routeMetadata + ":service)%",
+		"endpoint": "%UPSTREAM_HOST%", "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+	}, nil)}
+}
