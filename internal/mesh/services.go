@@ -11,7 +11,8 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 )
 
-// The labels of a service's pods, beside mesh.jia.app/service. See the NetworkPolicies and the Service that select by them.
+// The labels that pods of services and gateways have beside mesh.jia.app/service or mesh.jia.app/gateway, as internal/workload
+// sets them.
 const (
 	labelApp      = "app"
 	labelEndpoint = "mesh.jia.app/endpoint"
