@@ -134,8 +134,11 @@ const (
 	ReasonNACKed = "NACKed"
 )
 
-// ReasonNotApplicable (True): the condition has no subject here, such as Exposed without expose.
-const ReasonNotApplicable = "NotApplicable"
+// Reasons of any condition.
+const (
+	// ReasonNotApplicable (True): the condition has no subject here, such as Exposed without expose.
+	ReasonNotApplicable = "NotApplicable"
+)
 
 // Reasons of the condition Ready.
 const (

@@ -10,8 +10,8 @@ import (
 type GatewayServiceType string
 
 // MeshGatewaySpec says where the mesh is entered from outside, who vouches for callers, and who may expose what.
-// +kubebuilder:validation:XValidation:rule="(has(self.identity) && has(self.identity.path) ? self.identity.path : '') == (has(oldSelf.identity) && has(oldSelf.identity.path) ? oldSelf.identity.path : '') && (has(self.identity) && has(self.identity.name) ? self.identity.name : '') == (has(oldSelf.identity) && has(oldSelf.identity.name) ? oldSelf.identity.name : '')",fieldPath=".identity",message="identity.path and identity.name cannot be set, changed or removed later, for peers know the gateway by them: create another MeshGateway and delete this one when nobody uses it"
-// +kubebuilder:validation:XValidation:rule="self.listeners.all(l, self.listeners.exists_one(m, m.port == l.port))",fieldPath=".listeners",message="each of listeners needs a port of its own: choose another for one of those that share it"
+// +kubebuilder:validation:XValidation:rule="(has(self.identity) && has(self.identity.path) ? self.identity.path : \"\") == (has(oldSelf.identity) && has(oldSelf.identity.path) ? oldSelf.identity.path : \"\") && (has(self.identity) && has(self.identity.name) ? self.identity.name : \"\") == (has(oldSelf.identity) && has(oldSelf.identity.name) ? oldSelf.identity.name : \"\")",fieldPath=".identity",message="identity.path and identity.name cannot be set, changed or removed later, for peers know the gateway by them: create another MeshGateway and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="self.listeners.all(l, self.listeners.exists_one(m, m.port == l.port))",fieldPath=".listeners",message="listeners must each have a port of their own: choose another for one of those that share it"
 type MeshGatewaySpec struct {
 	// identity is who the gateway is to the services behind it. Unset, a ServiceIdentity with the default SPIFFE ID is created.
 	// +optional
@@ -41,7 +41,7 @@ type MeshGatewaySpec struct {
 	// +kubebuilder:validation:MaxItems=64
 	Routes []RouteGrant `json:"routes,omitempty"`
 
-	// replicas is how many pods, from 0 to 100.
+	// replicas is how many pods, from 0 to 100; 1 by default.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=0
@@ -52,7 +52,7 @@ type MeshGatewaySpec struct {
 	// +optional
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 
-	// serviceType of the gateway's Service. ClusterIP by default.
+	// serviceType of the gateway's Service: ClusterIP (the default), NodePort or LoadBalancer.
 	// +optional
 	// +kubebuilder:default=ClusterIP
 	ServiceType GatewayServiceType `json:"serviceType,omitempty"`
@@ -79,15 +79,15 @@ type GatewayListener struct {
 
 // ListenerTLS is a certificate.
 type ListenerTLS struct {
-	// secretName is a Secret of type kubernetes.io/tls in the same namespace. It is mounted into the gateway's pods, which
-	// notice when it changes; the operator does not read it.
+	// secretName is a Secret of type kubernetes.io/tls in the same namespace, at most 253 characters. It is mounted into the
+	// gateway's pods, which notice when it changes; the operator does not read it.
 	// +required
 	SecretName ResourceName `json:"secretName"`
 }
 
 // JWTProvider is an issuer of tokens (RFC 7519).
 type JWTProvider struct {
-	// name of the issuer, for expose.auth.jwt.
+	// name of the issuer, at most 63 characters, for expose.auth.jwt.
 	// +required
 	Name ItemName `json:"name"`
 
@@ -97,7 +97,7 @@ type JWTProvider struct {
 	// +kubebuilder:validation:MaxLength=512
 	Issuer string `json:"issuer"`
 
-	// audiences of which a token's aud must have one, from 1 to 16.
+	// audiences of which a token's aud must have one, from 1 to 16, each of at most 512 characters.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -113,18 +113,18 @@ type JWTProvider struct {
 
 // RouteGrant lets namespaces expose host names.
 type RouteGrant struct {
-	// name of the grant.
+	// name of the grant. At most 63 characters.
 	// +required
 	Name ItemName `json:"name"`
 
-	// namespaces that may, from 1 to 64.
+	// namespaces that may, from 1 to 64, each of at most 63 characters.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	Namespaces []NamespaceName `json:"namespaces"`
 
-	// hostnames that they may expose, from 1 to 64.
+	// hostnames that they may expose, from 1 to 64, each of at most 253 characters: names, or *. and a name.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1

@@ -48,15 +48,19 @@ const (
 )
 
 // MeshServiceSpec says what runs, as whom, and who may talk to whom.
-// +kubebuilder:validation:XValidation:rule="(has(self.identity) && has(self.identity.path) ? self.identity.path : '') == (has(oldSelf.identity) && has(oldSelf.identity.path) ? oldSelf.identity.path : '') && (has(self.identity) && has(self.identity.name) ? self.identity.name : '') == (has(oldSelf.identity) && has(oldSelf.identity.name) ? oldSelf.identity.name : '')",fieldPath=".identity",message="identity.path and identity.name cannot be set, changed or removed later, for peers know the service by them: create another MeshService and delete this one when nobody uses it"
-// +kubebuilder:validation:XValidation:rule="(has(self.workload.serviceAccountName) ? self.workload.serviceAccountName : '') == (has(oldSelf.workload.serviceAccountName) ? oldSelf.workload.serviceAccountName : '')",fieldPath=".workload.serviceAccountName",message="workload.serviceAccountName cannot be set, changed or removed later, for the identity belongs to it: create another MeshService and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="(has(self.identity) && has(self.identity.path) ? self.identity.path : \"\") == (has(oldSelf.identity) && has(oldSelf.identity.path) ? oldSelf.identity.path : \"\") && (has(self.identity) && has(self.identity.name) ? self.identity.name : \"\") == (has(oldSelf.identity) && has(oldSelf.identity.name) ? oldSelf.identity.name : \"\")",fieldPath=".identity",message="identity.path and identity.name cannot be set, changed or removed later, for peers know the service by them: create another MeshService and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="(has(self.workload.serviceAccountName) ? self.workload.serviceAccountName : \"\") == (has(oldSelf.workload.serviceAccountName) ? oldSelf.workload.serviceAccountName : \"\")",fieldPath=".workload.serviceAccountName",message="workload.serviceAccountName cannot be set, changed or removed later, for the identity belongs to it: create another MeshService and delete this one when nobody uses it"
 // +kubebuilder:validation:XValidation:rule="!has(self.dataPlane) || self.dataPlane != 'Library' || has(self.workload.policySupport) && self.workload.policySupport == 'Enforced'",fieldPath=".dataPlane",message="dataPlane Library needs workload.policySupport: Enforced, set only for an image that refuses by itself what its policy file does not allow: otherwise allow would be open without a word"
 // +kubebuilder:validation:XValidation:rule="!has(self.workload.persistence) || !has(self.workload.replicas) || self.workload.replicas <= 1",fieldPath=".workload.replicas",message="workload.replicas must be 0 or 1 with workload.persistence: the volume and the store on it have one writer; leave replicas out, or persistence"
 // +kubebuilder:validation:XValidation:rule="!has(self.expose) || has(self.ports)",fieldPath=".expose",message="expose needs ports: say in ports where the process listens"
 // +kubebuilder:validation:XValidation:rule="!has(self.allow) || has(self.ports)",fieldPath=".allow",message="allow needs ports: say in ports where the process listens"
-// +kubebuilder:validation:XValidation:rule="!has(self.expose) || !self.expose.exists(e, has(e.transcode) && e.transcode) || has(self.api)",fieldPath=".api",message="api.descriptorSet is required where expose has transcode: true, for it says what JSON the methods take"
-// +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || self.dependsOn.all(d, self.dependsOn.exists_one(e, e.localPort == d.localPort))",fieldPath=".dependsOn",message="each of dependsOn needs a localPort of its own: choose another for one of those that share it"
-// +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !has(self.ports) || !self.dependsOn.exists(d, self.ports.exists(p, p.port == d.localPort))",fieldPath=".dependsOn",message="a localPort of dependsOn must not be one of ports: the process itself listens there; choose another localPort"
+// +kubebuilder:validation:XValidation:rule="!has(self.expose) || !self.expose.exists(e, has(e.transcode) && e.transcode) || has(self.api)",fieldPath=".api",message="api.descriptorSet must be given where expose has transcode: true, for it says what JSON the methods take"
+// +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || self.dependsOn.all(d, self.dependsOn.exists_one(e, e.localPort == d.localPort))",fieldPath=".dependsOn",message="dependsOn must each have a localPort of their own: choose another for one of those that share it"
+// +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !has(self.ports) || !self.dependsOn.exists(d, self.ports.exists(p, p.port == d.localPort))",fieldPath=".dependsOn",message="dependsOn must not have a localPort that is one of ports: the process itself listens there; choose another localPort"
+// +kubebuilder:validation:XValidation:rule="!has(self.ports) || self.ports.all(p, self.ports.exists_one(q, q.port == p.port))",fieldPath=".ports",message="ports must each have a port of their own: choose another for one of those that share it"
+// +kubebuilder:validation:XValidation:rule="!has(self.workload.health) || !has(self.ports) || !self.ports.exists(p, p.port == self.workload.health.port)",fieldPath=".workload.health.port",message="workload.health.port must not be one of ports: those are on loopback only, while the page is on the pod's address; have the process serve it on another port"
+// +kubebuilder:validation:XValidation:rule="!has(self.workload.health) || !has(self.dependsOn) || !self.dependsOn.exists(d, d.localPort == self.workload.health.port)",fieldPath=".workload.health.port",message="workload.health.port must not be a localPort of dependsOn, where the sidecar listens: choose another localPort"
+// +kubebuilder:validation:XValidation:rule="!has(self.expose) || !has(self.ports) || self.expose.all(e, has(e.port) ? self.ports.exists(p, p.name == e.port) : self.ports.size() == 1)",fieldPath=".expose",message="expose must name one of ports in port, and may leave it out only where there is one"
 type MeshServiceSpec struct {
 	// identity is who the service is. Unset, a ServiceIdentity with the default SPIFFE ID,
 	// spiffe://<trust domain>/ns/<namespace>/sa/<service account>, is created for it.
@@ -78,7 +82,7 @@ type MeshServiceSpec struct {
 	// +kubebuilder:validation:MaxItems=8
 	Ports []ServicePort `json:"ports,omitempty"`
 
-	// api describes what the service speaks.
+	// api describes what the service speaks. Needed where expose has transcode.
 	// +optional
 	API *API `json:"api,omitempty"`
 
@@ -124,12 +128,13 @@ type MeshServiceSpec struct {
 // IdentitySource is a ServiceIdentity that exists, or what the one to create has.
 // +kubebuilder:validation:XValidation:rule="!has(self.name) || !has(self.path) && !has(self.x509SVIDTTL) && !has(self.jwtSVIDTTL) && !has(self.dnsNames)",message="identity has either name, of a ServiceIdentity that exists, or path, x509SVIDTTL, jwtSVIDTTL and dnsNames of the one to create: set these on the ServiceIdentity itself, or leave name out"
 type IdentitySource struct {
-	// name is a ServiceIdentity in the same namespace. Its service account and pod labels must be those of this object's
-	// pods. Unset, a ServiceIdentity with this object's name is created from the fields below.
+	// name is a ServiceIdentity in the same namespace, at most 52 characters. Its service account and pod labels must be
+	// those of this object's pods. Unset, a ServiceIdentity with this object's name is created from the fields below. Immutable.
 	// +optional
 	Name ObjectName `json:"name,omitempty"`
 
-	// path is the path of the SPIFFE ID, as in ServiceIdentity. Any but the default has to be granted to the namespace.
+	// path is the path of the SPIFFE ID, at most 1,784 bytes, as in ServiceIdentity. Any but the default has to be granted to
+	// the namespace, with the annotation mesh.jia.app/spiffe-path-prefixes. Immutable.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1784
 	// +kubebuilder:validation:XValidation:rule="self.matches('^(/([.]*[a-zA-Z0-9_-][a-zA-Z0-9._-]*|[.]{3,}))+$')",message="path must consist of segments, as in /payments/api: each a slash and then letters, digits, dots, hyphens or underscores; no empty segment, no . or .. as a segment, no slash at the end; for the default ID leave path out"
@@ -146,7 +151,7 @@ type IdentitySource struct {
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('30s') && duration(self) <= duration('24h') && duration(self).getMilliseconds() % 1000 == 0",message="jwtSVIDTTL must be a whole number of seconds from 30s to 24h, for example 5m"
 	JWTSVIDTTL Duration `json:"jwtSVIDTTL,omitempty"`
 
-	// dnsNames are the DNS names that the X.509 SVID carries beside the SPIFFE ID. At most 32.
+	// dnsNames are the DNS names that the X.509 SVID carries beside the SPIFFE ID. At most 32, each at most 253 characters.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -187,11 +192,11 @@ type API struct {
 type Workload struct {
 	// image of the process. At most 512 characters.
 	// +required
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[!-~]+$')",message="image must be the reference of an image, for example registry.example/payment:1.2: printable ASCII without spaces"
 	Image string `json:"image"`
 
-	// args of the image's entry point, at most 64.
+	// args of the image's entry point, at most 64, each at most 4,096 characters.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -199,7 +204,7 @@ type Workload struct {
 	// +kubebuilder:validation:items:MaxLength=4096
 	Args []string `json:"args,omitempty"`
 
-	// replicas is how many pods, from 0 to 1000. 0 or 1 with persistence.
+	// replicas is how many pods, from 0 to 1,000; 1 by default. 0 or 1 with persistence.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=0
@@ -219,13 +224,14 @@ type Workload struct {
 	// +optional
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 
-	// serviceAccountName is the ServiceAccount of the pods. Unset, one with this object's name is created. Immutable.
+	// serviceAccountName is the ServiceAccount of the pods, at most 253 characters. Unset, one with this object's name is
+	// created. Immutable.
 	// +optional
 	ServiceAccountName ResourceName `json:"serviceAccountName,omitempty"`
 
 	// config is for images that read the payment service's config.yaml: what stands here is in that file, and the operator
 	// adds what the mesh decides (addresses, SPIFFE IDs, the store's path). The file's path is the argument of --config.
-	// For other images leave it out.
+	// For other images leave it out. It is checked by the operator: see the condition Accepted.
 	// +optional
 	// +kubebuilder:validation:Type=object
 	// +kubebuilder:pruning:PreserveUnknownFields
@@ -250,14 +256,15 @@ type Workload struct {
 	// +optional
 	Persistence *Persistence `json:"persistence,omitempty"`
 
-	// policySupport says whether the image enforces allow by itself. Enforced is a promise about the image, and needed for
-	// dataPlane Library, where nothing else stands between the network and the process.
+	// policySupport says whether the image enforces allow by itself. None (the default): it does not. Enforced is a promise
+	// about the image, and needed for dataPlane Library, where nothing else stands between the network and the process.
 	// +optional
 	// +kubebuilder:default=None
 	PolicySupport PolicySupport `json:"policySupport,omitempty"`
 
 	// patch is a strategic merge patch of the Deployment, for what has no field here. The process's container is "app". It
-	// cannot reach the proxy, the identity, the service account or the selector.
+	// cannot reach the proxy, the identity, the service account or the selector. It is checked by the operator: see the
+	// condition Accepted.
 	// +optional
 	// +kubebuilder:validation:Type=object
 	// +kubebuilder:pruning:PreserveUnknownFields
@@ -265,11 +272,12 @@ type Workload struct {
 }
 
 // EnvVar is an environment variable.
+// +kubebuilder:validation:XValidation:rule="!has(self.value) || !has(self.valueFrom)",message="env must have value or valueFrom of a variable, not both: leave one out"
 type EnvVar struct {
 	// name of the variable. At most 128 characters.
 	// +required
 	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="the name of a variable must consist of letters, digits and underscores, with no digit first"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="the name of a variable must consist of letters, digits and underscores, with no digit first, for example LOG_LEVEL"
 	Name string `json:"name"`
 
 	// value of the variable, at most 4,096 characters.
@@ -302,7 +310,7 @@ type SecretKey struct {
 
 // FileSource is a ConfigMap that a process finds as a folder.
 type FileSource struct {
-	// name of the folder below /etc/paymesh/files.
+	// name of the folder below /etc/paymesh/files. At most 63 characters.
 	// +required
 	Name ItemName `json:"name"`
 
@@ -316,32 +324,36 @@ type Health struct {
 	// path of the page, for example /health. At most 256 characters.
 	// +required
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:XValidation:rule="self.startsWith('/')",message="path must begin with a slash, for example /health"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^/[!-~]*$')",message="path must begin with a slash and have no spaces and only printable ASCII, for example /health"
 	Path string `json:"path"`
 
-	// port of the page, on the pod's address, from 1024 to 65535.
+	// port of the page, on the pod's address, from 1024 to 65535. 8500 and those from 15000 to 15999 are taken.
 	// +required
 	// +kubebuilder:validation:Minimum=1024
 	// +kubebuilder:validation:Maximum=65535
+	// +kubebuilder:validation:XValidation:rule="self != 8500 && (self < 15000 || self > 15999)",message="port must not be 8500 (the proxy's admin) or from 15000 to 15999 (the proxy's listeners): choose another"
 	Port int32 `json:"port"`
 }
 
 // Persistence is a volume.
+// +kubebuilder:validation:XValidation:rule="(has(self.storageClassName) ? self.storageClassName : \"\") == (has(oldSelf.storageClassName) ? oldSelf.storageClassName : \"\")",fieldPath=".storageClassName",message="storageClassName cannot be set, changed or removed later, for a volume stays in its class: create another MeshService and move the data there"
 type Persistence struct {
-	// size of the volume. It can grow where the storage class allows that.
+	// size of the volume, at least 1Mi. It can grow where the storage class allows that.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0'))",message="size must be more than 0, for example 1Gi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0",message="size must be at least 1Mi, for example 1Gi"
 	Size resource.Quantity `json:"size"`
 
-	// storageClassName of the volume. Unset, the cluster's default.
+	// storageClassName of the volume, at most 253 characters. Unset, the cluster's default. Immutable.
 	// +optional
 	StorageClassName *ResourceName `json:"storageClassName,omitempty"`
 
-	// mountPath is where the process finds the volume. At most 256 characters.
+	// mountPath is where the process finds the volume: /var/lib/paymesh by default. At most 256 characters; no folder of the
+	// system or of the operator.
 	// +optional
 	// +kubebuilder:default=/var/lib/paymesh
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:XValidation:rule="self.matches('^(/[A-Za-z0-9._-]+)+$') && !self.matches('(^|/)[.]{1,2}(/|$)') && self != '/etc/paymesh' && !self.startsWith('/etc/paymesh/')",message="mountPath must be an absolute path of letters, digits, dots, hyphens and underscores, for example /var/lib/paymesh, and not /etc/paymesh, where the operator's own files are"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(/[A-Za-z0-9._-]+)+$') && !self.matches('(^|/)[.]{1,2}(/|$)')",message="mountPath must be an absolute path, for example /var/lib/paymesh: a slash and letters, digits, dots, hyphens and underscores, again and again; no . or .. between slashes, no slash at the end"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^/(bin|boot|dev|etc|lib|lib32|lib64|proc|run|sbin|sys|usr|var/run)(/|$)')",message="mountPath must not be in a folder of the system or of the operator, such as /etc, /proc, /run or /usr, which the volume would hide: choose one such as /var/lib/paymesh"
 	MountPath string `json:"mountPath,omitempty"`
 
 	// whenDeleted says what becomes of the volume when the MeshService is deleted. Retain (the default) keeps it, and a
@@ -353,17 +365,19 @@ type Persistence struct {
 
 // Dependency is a service that this one calls.
 type Dependency struct {
-	// name of the dependency. Upper case and with _ for - it makes the variable <NAME>_ADDRESS.
+	// name of the dependency, at most 63 characters. In upper case and with _ for - it makes the variable <NAME>_ADDRESS.
 	// +required
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[0-9]')",message="the name of one of dependsOn must begin with a letter, for it makes the variable <NAME>_ADDRESS: for example second-ledger for 2nd-ledger"
 	Name ItemName `json:"name"`
 
 	// service is the MeshService to call.
 	// +required
 	Service ObjectReference `json:"service"`
 
-	// port is the name of its port. Needed only where it has several.
+	// port is the name of its port, at most 15 characters. Needed only where it has several.
 	// +optional
 	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && !self.contains('--')",message="port must be the name of a port, for example grpc, not its number: where there is only one leave it out"
 	Port string `json:"port,omitempty"`
 
 	// localPort is where the process dials: 127.0.0.1:localPort is the sidecar's way to the service. From 1024 to 65535; 8500
@@ -382,7 +396,7 @@ type Dependency struct {
 
 // AllowRule lets a caller call methods.
 type AllowRule struct {
-	// name of the rule: denials and access logs name it.
+	// name of the rule, at most 63 characters: denials and access logs name it.
 	// +required
 	Name ItemName `json:"name"`
 
@@ -390,7 +404,8 @@ type AllowRule struct {
 	// +required
 	From Caller `json:"from"`
 
-	// methods are what it may call, from 1 to 64.
+	// methods are what it may call, from 1 to 64, each of at most 256 characters: package.Service/Method, package.Service/*
+	// or *.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -405,8 +420,8 @@ type Caller struct {
 	// +optional
 	Service *ObjectReference `json:"service,omitempty"`
 
-	// spiffeID is a caller that is no MeshService of this cluster. The network is open to it from everywhere: mTLS and the
-	// rule decide.
+	// spiffeID is a caller that is no MeshService of this cluster, at most 2,048 bytes. The network is open to it from
+	// everywhere: mTLS and the rule decide.
 	// +optional
 	SPIFFEID SPIFFEID `json:"spiffeID,omitempty"`
 }
@@ -421,7 +436,7 @@ const NativeGRPC NativeProtocol = "GRPC"
 // Exposure is a way in from outside the mesh.
 // +kubebuilder:validation:XValidation:rule="has(self.transcode) && self.transcode || has(self.protocols)",message="an exposure must say how: transcode: true for JSON over HTTP, protocols: [GRPC] for native gRPC, or both"
 type Exposure struct {
-	// name of the exposure.
+	// name of the exposure. At most 63 characters.
 	// +required
 	Name ItemName `json:"name"`
 
@@ -429,30 +444,32 @@ type Exposure struct {
 	// +required
 	Gateway ObjectReference `json:"gateway"`
 
-	// port is the name of the port. Needed only where there are several.
+	// port is the name of the port, at most 15 characters. Needed only where there are several.
 	// +optional
 	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && !self.contains('--')",message="port must be the name of a port, for example grpc, not its number: where there is only one leave it out"
 	Port string `json:"port,omitempty"`
 
-	// hostnames under which the methods are served, from 1 to 16.
+	// hostnames under which the methods are served, from 1 to 16, each of at most 253 characters.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	Hostnames []Hostname `json:"hostnames"`
 
-	// methods that are served, from 1 to 64; nothing else of the service is reachable.
+	// methods that are served, from 1 to 64, each of at most 256 characters: package.Service/Method or package.Service/*.
+	// Nothing else of the service is reachable.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	Methods []ExactMethod `json:"methods"`
 
-	// transcode serves the methods as JSON over HTTP, at the paths of their google.api.http options.
+	// transcode serves the methods as JSON over HTTP, at the paths of their google.api.http options in api.descriptorSet.
 	// +optional
 	Transcode bool `json:"transcode,omitempty"`
 
-	// protocols that are passed on as they come: GRPC. Unset, no gRPC call from outside reaches the service.
+	// protocols that are passed on as they come, at most 1: GRPC. Unset, no gRPC call from outside reaches the service.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -466,14 +483,14 @@ type Exposure struct {
 
 // ExposureAuth is how a caller from outside proves who it is.
 type ExposureAuth struct {
-	// jwt is the name of one of the gateway's jwt: a token of that issuer is needed, and passed on.
+	// jwt is the name of one of the gateway's jwt, at most 63 characters: a token of that issuer is needed, and passed on.
 	// +required
 	JWT ItemName `json:"jwt"`
 }
 
 // EgressRule opens the way to what is no mesh peer.
 type EgressRule struct {
-	// name of the rule.
+	// name of the rule. At most 63 characters.
 	// +required
 	Name ItemName `json:"name"`
 
@@ -481,7 +498,7 @@ type EgressRule struct {
 	// +required
 	To EgressTarget `json:"to"`
 
-	// port, TCP, from 1 to 65535.
+	// port there, TCP, from 1 to 65535.
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
@@ -504,11 +521,11 @@ type EgressTarget struct {
 
 // PodSelector selects pods of one namespace.
 type PodSelector struct {
-	// namespace of the pods. Unset, it is this object's.
+	// namespace of the pods, at most 63 characters. Unset, it is this object's.
 	// +optional
 	Namespace NamespaceName `json:"namespace,omitempty"`
 
-	// podLabels that the pods carry, from 1 to 16.
+	// podLabels that the pods carry, from 1 to 16, as Kubernetes has labels: values of at most 63 characters.
 	// +required
 	// +kubebuilder:validation:MinProperties=1
 	// +kubebuilder:validation:MaxProperties=16

@@ -56,7 +56,7 @@ type ObjectReference struct {
 	// +required
 	Name ObjectName `json:"name"`
 
-	// namespace of the object. Unset, it is that of the object that refers to it.
+	// namespace of the object, at most 63 characters. Unset, it is that of the object that refers to it.
 	// +optional
 	Namespace NamespaceName `json:"namespace,omitempty"`
 }
