@@ -25,9 +25,10 @@ import (
 const (
 	// bootstrapFile is the one that a proxy starts with; the files are mounted in FilesDir.
 	bootstrapFile = "envoy.yaml"
-	// FilesDir is where a proxy finds its files, and TLSDir where a gateway has a folder with each listener's Secret.
+	// FilesDir is where a proxy finds its files.
 	FilesDir = "/etc/paymesh/proxy"
-	TLSDir   = "/etc/paymesh/tls"
+	// TLSDir is where a gateway has a folder with each listener's Secret.
+	TLSDir = "/etc/paymesh/tls"
 
 	managerCluster = "xds"
 	adminCluster   = "admin"

@@ -165,9 +165,7 @@ func (s *Server) underLock(f func()) (map[mesh.ProxyKey]struct{}, []func(mesh.Pr
 	defer s.mu.Unlock() // also where f panics: the other streams go on
 	f()
 	pending := s.pending
-	if len(pending) > 0 {
-		s.pending = map[mesh.ProxyKey]struct{}{}
-	}
+	s.pending = map[mesh.ProxyKey]struct{}{} // the caller goes over the other one without the lock
 	return pending, s.told
 }
 
