@@ -1,11 +1,12 @@
 package xds
 
 import (
+	"maps"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	streamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/jia-app/paymesh/internal/mesh"
@@ -32,27 +33,27 @@ func line(f fields, filter *accesslogv3.AccessLogFilter) *accesslogv3.AccessLog 
 	}
 }
 
-// inboundLog has a line for each call: who called what, and which rule let it in, or came nearest.
+// inboundLog has a line for each call: who called what, and which rule let it in, or came nearest. An operator cannot tell
+// apart what it finds from what it does not, hence a logger for each case.
 func inboundLog(s mesh.Service) []*accesslogv3.AccessLog {
-	common := func(more fields) fields {
-		f := fields{
-			"log": "inbound", "time": "%START_TIME%", "mesh_service": s.Key.String(), "caller": callerID, "method": method,
-			"grpc_status": "%GRPC_STATUS_NUMBER%", "duration_ms": "%DURATION%", "details": "%RESPONSE_CODE_DETAILS%",
-		}
-		for name, operator := range more {
-			f[name] = operator
-		}
-		return f
+	common := fields{
+		"log": "inbound", "time": "%START_TIME%", "mesh_service": s.Key.String(), "caller": callerID, "method": method,
+		"grpc_status": "%GRPC_STATUS_NUMBER%", "duration_ms": "%DURATION%", "details": "%RESPONSE_CODE_DETAILS%",
 	}
-	denied := func(missing, invert bool) *accesslogv3.AccessLogFilter {
-		f := metadata(rbacMetadata, []string{"enforced_engine_result"}, &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: exactly("denied")}}, missing)
-		f.GetMetadataFilter().Matcher.Invert = invert
-		return f
-	}
+	denied := noteIs("enforced_engine_result", exactly("denied"), false)
 	return []*accesslogv3.AccessLog{
-		line(common(fields{"rule": noted("enforced_effective_policy_id")}), denied(true, true)),
-		line(common(fields{"nearest_rule_for_caller": noted(nearCaller), "nearest_rule_for_method": noted(nearMethod)}), denied(false, false)),
+		// Calls that no rule has judged, since they broke the protocol, are among these.
+		line(common.with("rule", noted("enforced_effective_policy_id")), noteIs("enforced_engine_result", exactly("allowed"), true)),
+		line(common.with("nearest_rule", noted(nearCaller)+nearCallerHint), all(denied, hasNote(nearCaller))),
+		line(common.with("nearest_rule", noted(nearMethod)+nearMethodHint), all(denied, hasNoNote(nearCaller), hasNote(nearMethod))),
+		line(common.with("nearest_rule", "none"), all(denied, hasNoNote(nearCaller), hasNoNote(nearMethod))),
 	}
+}
+
+func (f fields) with(name, operator string) fields {
+	f = maps.Clone(f)
+	f[name] = operator
+	return f
 }
 
 // handshakeLog has a line for each connection that ended before its caller had proved who it is.

@@ -17,6 +17,12 @@ const (
 	method = "%PATH(NQ:PATH):256%"
 )
 
+// How a rule came near that did not admit a call.
+const (
+	nearCallerHint = " (this caller, other methods)"
+	nearMethodHint = " (this method, other callers)"
+)
+
 func noted(key string) string { return "%DYNAMIC_METADATA(" + rbacMetadata + ":" + key + ")%" }
 
 // denials explain a refusal in grpc-message: by which service, of whom to do what, and which of its rules came nearest.
@@ -24,12 +30,12 @@ func denials(s mesh.Service) *hcmv3.LocalReplyConfig {
 	refused := "denied by MeshService " + s.Key.String() + ": no rule of allow admits " + callerID + " to " + method + "; "
 	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{
 		{
-			Filter:             all(statusIs(403), hasMetadata(rbacMetadata, nearCaller)),
-			BodyFormatOverride: textFormat(refused + "nearest rule: " + noted(nearCaller) + " (this caller, other methods)"),
+			Filter:             all(statusIs(403), hasNote(nearCaller)),
+			BodyFormatOverride: textFormat(refused + "nearest rule: " + noted(nearCaller) + nearCallerHint),
 		},
 		{
-			Filter:             all(statusIs(403), hasMetadata(rbacMetadata, nearMethod)),
-			BodyFormatOverride: textFormat(refused + "nearest rule: " + noted(nearMethod) + " (this method, other callers)"),
+			Filter:             all(statusIs(403), hasNote(nearMethod)),
+			BodyFormatOverride: textFormat(refused + "nearest rule: " + noted(nearMethod) + nearMethodHint),
 		},
 		{
 			Filter:             statusIs(403),
@@ -50,9 +56,17 @@ func statusIs(code uint32) *accesslogv3.AccessLogFilter {
 	}}}
 }
 
-func hasMetadata(filter, key string) *accesslogv3.AccessLogFilter {
-	return metadata(filter, []string{key}, &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}}, false)
+// noteIs matches what the rule filters noted of a call; missing says whether one of which they noted nothing matches.
+func noteIs(key string, value *matcherv3.StringMatcher, missing bool) *accesslogv3.AccessLogFilter {
+	return metadata(rbacMetadata, []string{key}, &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: value}}, missing)
 }
+
+func hasNote(key string) *accesslogv3.AccessLogFilter {
+	return metadata(rbacMetadata, []string{key}, &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}}, false)
+}
+
+// hasNoNote compares with the name that no rule has: Envoy does not heed a matcher's invert here.
+func hasNoNote(key string) *accesslogv3.AccessLogFilter { return noteIs(key, exactly("(no rule)"), true) }
 
 // metadata matches what a filter noted; missing says whether a call of which it noted nothing matches.
 func metadata(filter string, path []string, value *matcherv3.ValueMatcher, missing bool) *accesslogv3.AccessLogFilter {
