@@ -66,7 +66,9 @@ func hasNote(key string) *accesslogv3.AccessLogFilter {
 }
 
 // hasNoNote compares with the name that no rule has: Envoy does not heed a matcher's invert here.
-func hasNoNote(key string) *accesslogv3.AccessLogFilter { return noteIs(key, exactly("(no rule)"), true) }
+func hasNoNote(key string) *accesslogv3.AccessLogFilter {
+	return noteIs(key, exactly("(no rule)"), true)
+}
 
 // metadata matches what a filter noted; missing says whether a call of which it noted nothing matches.
 func metadata(filter string, path []string, value *matcherv3.ValueMatcher, missing bool) *accesslogv3.AccessLogFilter {

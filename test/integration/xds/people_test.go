@@ -34,7 +34,7 @@ func startContacts(t *testing.T) *contacts {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &contacts{port: int32(listener.Addr().(*net.TCPAddr).Port), server: grpc.NewServer()} //nolint:gosec // a port
+	c := &contacts{port: int32(listener.Addr().(*net.TCPAddr).Port), server: grpc.NewServer()}
 	contactv1.RegisterContactServiceServer(c.server, c)
 	go c.server.Serve(listener) //nolint:errcheck // it ends with the test
 	t.Cleanup(c.server.Stop)

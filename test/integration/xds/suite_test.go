@@ -224,5 +224,5 @@ func (p *pod) awaitReady(t *testing.T) {
 
 // at is the address of a port of the proxy.
 func (p *pod) at(port int32) netip.AddrPort {
-	return netip.AddrPortFrom(netip.MustParseAddr(p.ip), uint16(port)) //nolint:gosec // a port
+	return netip.AddrPortFrom(netip.MustParseAddr(p.ip), uint16(port))
 }
