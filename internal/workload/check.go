@@ -1,0 +1,139 @@
+package workload
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/payment/config"
+)
+
+// configCheck finds what is wrong with a config.yaml before a process does.
+type configCheck struct {
+	process  *process
+	given    tree           // as the spec has it
+	decided  map[string]any // what the mesh decides, by key
+	problems []mesh.Problem
+}
+
+func (c *configCheck) add(field, message string) {
+	c.problems = append(c.problems, c.process.problem(meshv1alpha1.ReasonConfigInvalid, field, message))
+}
+
+// anyValue stands for a value that only the process will see: of a Secret, or one that refers to other variables. It passes
+// for text and for numbers; what is said of keys that get it is not believed.
+const anyValue = "1"
+
+// environment is the process's: what the image itself sets, such as PATH, is not known and not asked for.
+func (c *configCheck) environment(name string) (value string, set bool) {
+	value, set, known := c.variable(name)
+	if !known {
+		return anyValue, set
+	}
+	return value, set
+}
+
+func (c *configCheck) variable(name string) (value string, set, known bool) {
+	for _, variable := range c.process.allEnv() {
+		if variable.Name == name {
+			return variable.Value, true, variable.ValueFrom == nil && !strings.Contains(variable.Value, "$(")
+		}
+	}
+	return "", false, true
+}
+
+// line is one thing that payment/config says of a file.
+var line = regexp.MustCompile(`^(?:` + regexp.QuoteMeta(configFile) + `(?::\d+)?: ([^:\s]+): |the variable \S+, for (\S+) of ` + regexp.QuoteMeta(configFile) + `: )(?s:(.*))$`)
+
+// text has payment/config read the file as the process will.
+func (c *configCheck) text(text []byte) {
+	parsed, err := config.Parse(configFile, text, c.environment)
+	for _, err := range lines(err) {
+		found := line.FindStringSubmatch(err.Error())
+		switch {
+		case found == nil:
+			c.add(configField, err.Error())
+		case found[1] != "" && !c.hidden(found[1]):
+			c.add(configField+"."+found[1], found[3]+c.advice(found[1], found[3]))
+		case found[2] != "" && !c.hidden(found[2]):
+			c.add("spec.workload.env[name="+config.Variable(found[2])+"].value", "for "+found[2]+" of config.yaml "+found[3])
+		}
+	}
+	if err == nil {
+		c.process.shutdownSeconds = int64(parsed.GRPC.ShutdownTimeoutSeconds)
+	}
+	draft, err := config.Draft(configFile, text)
+	if err == nil {
+		_, err = draft.Marshal() // which refuses a secret in the clear; a type at fault has been reported
+		if err != nil {
+			c.add(configField, err.Error())
+		}
+	}
+}
+
+// hidden reports whether a key's value can only be seen by the process.
+func (c *configCheck) hidden(key string) bool {
+	if _, set, known := c.variable(config.Variable(key)); set {
+		return !known
+	}
+	value, _ := c.given.get(key)
+	text, _ := value.(string)
+	for _, reference := range references.FindAllStringSubmatch(text, -1) {
+		if _, _, known := c.variable(reference[1]); !known {
+			return true
+		}
+	}
+	return false
+}
+
+var references = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+
+// advice is what to write instead, where the key alone does not tell.
+func (c *configCheck) advice(key, message string) string {
+	service, isService := strings.CutPrefix(strings.TrimSuffix(key, ".address"), "external_services.")
+	switch {
+	case strings.HasPrefix(message, "the variable ") && strings.HasSuffix(message, " is not set"):
+		return ": set it in spec.workload.env"
+	case isService && strings.HasSuffix(key, ".address"):
+		return fmt.Sprintf("; add spec.dependsOn with the name %s, or set this key", strings.ReplaceAll(service, "_", "-"))
+	case key == "store.path":
+		return "; add spec.workload.persistence, or set this key"
+	}
+	return ""
+}
+
+// overrides refuses variables that would change what the mesh decides: a variable of this name wins over the file. The
+// operator's own variables must not be such for any key.
+func (c *configCheck) overrides() {
+	for _, key := range slices.Sorted(maps.Keys(c.decided)) {
+		value, set, known := c.variable(config.Variable(key))
+		if set && (!known || value != fmt.Sprint(c.decided[key])) && !c.process.isOwn(config.Variable(key)) {
+			c.add("spec.workload.env[name="+config.Variable(key)+"]", "the process would take it for "+key+" of config.yaml, which the mesh decides: leave it out")
+		}
+	}
+	for _, dependency := range c.process.Dependencies {
+		for _, key := range config.Keys() {
+			name := config.Variable(key.Path)
+			if c.process.isOwn(name) && (name == variable(dependency.Name, "ADDRESS") || name == variable(dependency.Name, "SPIFFE_ID")) {
+				c.add("spec.dependsOn[name="+dependency.Name+"].name", "the process would take its variable "+name+" for "+key.Path+" of config.yaml: choose another name")
+			}
+		}
+	}
+}
+
+// lines are the errors that were joined.
+func lines(err error) []error {
+	var joined interface{ Unwrap() []error }
+	if err == nil {
+		return nil
+	}
+	if !errors.As(err, &joined) {
+		return []error{err}
+	}
+	return joined.Unwrap()
+}
