@@ -26,5 +26,6 @@ check ./internal/spire/registry "$api|$mesh|$spire|$client|$registry" "sigs.k8s.
 # The protos of Envoy's APIs link grpc by themselves, so xds is checked for clients alone.
 check ./internal/xds "$api|$mesh|$xds" "sigs.k8s.io/controller-runtime/pkg/client|k8s.io/client-go" "internal/xds is pure: a model goes in, resources come out"
 check ./internal/xds/server "$api|$mesh|$xds|$server" "sigs.k8s.io/controller-runtime|k8s.io/client-go" "internal/xds/server speaks to proxies alone"
+check ./internal/workload "$api|$mesh|internal/workload|payment/config" "$pure" "internal/workload is pure: a model goes in, objects come out"
 check ./controllers "$api|$mesh|$spire|$client|$registry|controllers" "$none" "controllers know what reads, decides and writes, and are wired by cmd"
 exit "$bad"
