@@ -107,7 +107,7 @@ func (s *Server) SetEndpoints(key mesh.EndpointKey, addresses []netip.AddrPort) 
 					continue
 				}
 				if _, made := entries[ref.Name]; !made {
-					e, err := newEntry(assignment(ref, addresses))
+					e, err := newEntry(xds.Assignment(ref, addresses))
 					if err != nil { // marshalling strings and numbers
 						s.options.Log.Error(err, "endpoints cannot be sent", "endpoints", ref.Name)
 						continue
@@ -136,7 +136,7 @@ func (s *Server) endpointTable(refs []xds.EndpointRef, old *objectConfig, before
 			t[ref.Name] = e
 			continue
 		}
-		e, err := newEntry(assignment(ref, s.endpoints[ref.Key]))
+		e, err := newEntry(xds.Assignment(ref, s.endpoints[ref.Key]))
 		if err != nil {
 			return nil, fmt.Errorf("endpoints %q: %w", ref.Name, err)
 		}
