@@ -66,12 +66,31 @@ func handshakeLog(s mesh.Service) []*accesslogv3.AccessLog {
 
 // outboundLog has a line for each call that failed on its way, and not by the callee's answer.
 func outboundLog(s mesh.Service, u mesh.Upstream) []*accesslogv3.AccessLog {
-	anyFlag := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{}}}
+	failed := either(
+		&accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{}}}, // any
+		&accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_GrpcStatusFilter{GrpcStatusFilter: &accesslogv3.GrpcStatusFilter{
+			Statuses: []accesslogv3.GrpcStatusFilter_Status{accesslogv3.GrpcStatusFilter_DEADLINE_EXCEEDED}, // which has no flag
+		}}},
+	)
 	return []*accesslogv3.AccessLog{line(fields{
 		"log": "outbound", "time": "%START_TIME%", "mesh_service": s.Key.String(), "dependency": u.Name, "callee": u.ID.String(), "method": method,
 		"grpc_status": "%GRPC_STATUS_NUMBER%", "duration_ms": "%DURATION%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
 		"endpoint": "%UPSTREAM_HOST%", "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
-	}, anyFlag)}
+	}, failed)}
+}
+
+// gatewayLog has a line for each request. Neither the token nor the idempotency key is in it. The gRPC status is there for
+// what came as gRPC: of other answers it would be guessed from the HTTP status.
+func gatewayLog(g mesh.Gateway, l mesh.GatewayListener) []*accesslogv3.AccessLog {
+	common := fields{
+		"log": "gateway", "time": "%START_TIME%", "mesh_gateway": g.Key.String(), "listener": l.Name,
+		"remote": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "host": "%REQ(:AUTHORITY):128%", "http_method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD):16%", "path": "%PATH(NQ:ORIG_OR_PATH):256%",
+		"code": "%RESPONSE_CODE%", "details": "%RESPONSE_CODE_DETAILS%", "flags": "%RESPONSE_FLAGS%", "duration_ms": "%DURATION%",
+		"jwt_failure": "%DYNAMIC_METADATA(" + jwtName + ":" + jwtFailure + ":message)%", "jwt_failure_code": "%DYNAMIC_METADATA(" + jwtName + ":" + jwtFailure + ":code)%",
+		"route": "%ROUTE_NAME%", "service": "%METADATA(ROUTE:" + routeMetadata + ":service)%",
+		"endpoint": "%UPSTREAM_HOST%", "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+	}
+	return []*accesslogv3.AccessLog{line(common, notNative()), line(common.with("grpc_status", "%GRPC_STATUS_NUMBER%"), native())}
 }
 
 func expression(cel string) *accesslogv3.AccessLogFilter {
@@ -79,16 +98,4 @@ func expression(cel string) *accesslogv3.AccessLogFilter {
 		Name:       "envoy.access_loggers.extension_filters.cel",
 		ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: pack(&celv3.ExpressionFilter{Expression: cel})},
 	}}}
-}
-
-// gatewayLog has a line for each request. Neither the token nor the idempotency key is in it.
-func gatewayLog(g mesh.Gateway, l mesh.GatewayListener) []*accesslogv3.AccessLog {
-	return []*accesslogv3.AccessLog{line(fields{
-		"log": "gateway", "time": "%START_TIME%", "mesh_gateway": g.Key.String(), "listener": l.Name,
-		"remote": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "host": "%REQ(:AUTHORITY):128%", "http_method": "%REQ(:METHOD):16%", "path": "%PATH(NQ:ORIG_OR_PATH):256%",
-		"code": "%RESPONSE_CODE%", "grpc_status": "%GRPC_STATUS_NUMBER%", "details": "%RESPONSE_CODE_DETAILS%", "flags": "%RESPONSE_FLAGS%", "duration_ms": "%DURATION%",
-		"jwt_failure": "%DYNAMIC_METADATA(" + jwtName + ":" + jwtFailure + ":message)%", "jwt_failure_code": "%DYNAMIC_METADATA(" + jwtName + ":" + jwtFailure + ":code)%",
-		"route": "%ROUTE_NAME%", "service": "%METADATA(ROUTE:" + routeMetadata + ":service)%",
-		"endpoint": "%UPSTREAM_HOST%", "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
-	}, nil)}
 }

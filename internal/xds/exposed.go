@@ -98,6 +98,7 @@ func transcodedRoutes(served []mesh.Route) []*routev3.Route {
 				match := at.matches()
 				match.Headers = []*routev3.HeaderMatcher{header(":method", exactly(binding.HTTPMethod)), notGRPC()}
 				route := routeTo(r, method, match)
+				route.TypedPerFilterConfig[bufferName] = buffered()
 				if translate != nil {
 					route.TypedPerFilterConfig[transcoderName] = translate
 				}

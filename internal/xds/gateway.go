@@ -95,7 +95,7 @@ func gatewayManager(g mesh.Gateway, l mesh.GatewayListener) *hcmv3.HttpConnectio
 	manager.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{
 		MaxConcurrentStreams: number(gatewayStreams), InitialStreamWindowSize: number(gatewayStreamWindow), InitialConnectionWindowSize: number(gatewayConnectionWindow),
 	}
-	manager.HttpFilters = []*hcmv3.HttpFilter{jwtFilter(g), transcodeFilter(), router()}
+	manager.HttpFilters = []*hcmv3.HttpFilter{jwtFilter(g), bufferFilter(), transcodeFilter(), router()}
 	manager.LocalReplyConfig = statusReplies()
 	manager.AccessLog = gatewayLog(g, l)
 	return manager

@@ -133,13 +133,18 @@ func retryPolicy() *routev3.RetryPolicy {
 	}
 }
 
-// toCluster sends calls on.
-func toCluster(cluster string, timeout time.Duration) *routev3.Route_Route {
-	return &routev3.Route_Route{Route: &routev3.RouteAction{
+// toCluster sends calls on. Where bound is not zero, a call ends after it, or with its own deadline where that is earlier,
+// with DEADLINE_EXCEEDED. (A route's timeout would say UNAVAILABLE, which invites to try again what may have been done.)
+func toCluster(cluster string, bound time.Duration) *routev3.Route_Route {
+	action := &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
-		Timeout:          duration(timeout),
+		Timeout:          duration(0),
 		RetryPolicy:      retryPolicy(),
-	}}
+	}
+	if bound > 0 {
+		action.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: duration(bound), GrpcTimeoutHeaderMax: duration(bound)}
+	}
+	return &routev3.Route_Route{Route: action}
 }
 
 func everything() *routev3.RouteMatch {

@@ -22,12 +22,15 @@ const (
 	// nobody is an issuer of no tokens: it judges whatever has no issuer of its own, so that a route without one is closed.
 	// No issuer of a gateway can have this name.
 	nobody = "(nobody)"
+	// nobodysKey is there because Envoy refuses an issuer without one. Its x is the SHA-256 of "paymesh: nobody has this
+	// key 1", the first of the series that is a point of the curve: nobody knows the private half of that.
+	nobodysKey = `{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","x":"Jkda2Db7BaYUU6rOY0DbeHbjVQmWjRlb7sjcfYyfIJI","y":"SwSCt9dzEZUojiMhEWVNKdLJutp5ELjQsFPFnd6z9fs"}]}`
 )
 
 // jwtFilter checks tokens by the requirement that each route names.
 func jwtFilter(g mesh.Gateway) *hcmv3.HttpFilter {
 	config := &jwtv3.JwtAuthentication{
-		Providers:      map[string]*jwtv3.JwtProvider{nobody: provider(mesh.JWTProvider{Issuer: nobody, JWKS: `{"keys":[]}`})},
+		Providers:      map[string]*jwtv3.JwtProvider{nobody: provider(mesh.JWTProvider{Issuer: nobody, JWKS: nobodysKey})},
 		RequirementMap: map[string]*jwtv3.JwtRequirement{},
 		Rules: []*jwtv3.RequirementRule{{
 			Match: everything(), RequirementType: &jwtv3.RequirementRule_Requires{Requires: requires(nobody)},

@@ -95,6 +95,10 @@ func outboundListener(s mesh.Service, u mesh.Upstream) *listenerv3.Listener {
 	manager.PreserveExternalRequestId = true
 	manager.StreamIdleTimeout = duration(0)
 	manager.HttpFilters = []*hcmv3.HttpFilter{router()}
+	manager.LocalReplyConfig = &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
+		Filter:             statusIs(504),
+		BodyFormatOverride: textFormat("MeshService " + u.Service.String() + " did not answer within the deadline of the call, or the timeout of dependsOn " + u.Name),
+	}}}
 	manager.AccessLog = outboundLog(s, u)
 	return &listenerv3.Listener{
 		Name:         outboundPrefix + u.Name,

@@ -3,6 +3,7 @@ package xds
 import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -42,16 +43,13 @@ var codes = []struct {
 // statusReplies has the gateway's own answers in the form that the services' have: google.rpc.Status as JSON, and for gRPC
 // the message alone. A token for somebody else is as good as none, which Envoy does not say by itself: 401.
 func statusReplies() *hcmv3.LocalReplyConfig {
-	grpc := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{Header: isGRPC()}}}
 	foreign := all(statusIs(403), tokenRefused())
 	mappers := []*hcmv3.ResponseMapper{
-		{Filter: all(foreign, grpc), StatusCode: number(401), BodyFormatOverride: textFormat(ownText)},
-		{Filter: all(statusIs(504), grpc), BodyFormatOverride: textFormat(tooLate)},
-		{Filter: all(statusIs(503), grpc), BodyFormatOverride: textFormat(unavailable)},
-		{Filter: grpc, BodyFormatOverride: textFormat(ownText)},
-		{Filter: foreign, StatusCode: number(401), BodyFormatOverride: statusFormat(code.Code_UNAUTHENTICATED, ownText), HeadersToAdd: []*corev3.HeaderValueOption{{
-			Header: &corev3.HeaderValue{Key: "www-authenticate", Value: `Bearer error="invalid_token"`},
-		}}},
+		{Filter: all(foreign, native()), StatusCode: number(401), BodyFormatOverride: textFormat(ownText)},
+		{Filter: all(statusIs(503), native()), BodyFormatOverride: textFormat(unavailable)},
+		{Filter: all(statusIs(504), native()), BodyFormatOverride: textFormat(tooLate)},
+		{Filter: native(), BodyFormatOverride: textFormat(ownText)},
+		{Filter: foreign, StatusCode: number(401), BodyFormatOverride: statusFormat(code.Code_UNAUTHENTICATED, ownText)},
 	}
 	for _, c := range codes {
 		message := ownText
@@ -70,6 +68,22 @@ func statusFormat(c code.Code, message string) *corev3.SubstitutionFormatString 
 	return &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: &structpb.Struct{Fields: map[string]*structpb.Value{
 		"code": structpb.NewNumberValue(float64(c)), "message": text(message), "details": structpb.NewListValue(&structpb.ListValue{}),
 	}}}}
+}
+
+// native matches gRPC as it came. What was JSON looks like gRPC, too, once it is translated, but has its path kept.
+func native() *accesslogv3.AccessLogFilter {
+	untranslated := translated()
+	untranslated.InvertMatch = true
+	return all(headerFilter(isGRPC()), headerFilter(untranslated))
+}
+
+func notNative() *accesslogv3.AccessLogFilter {
+	return either(headerFilter(notGRPC()), headerFilter(translated()))
+}
+
+// translated matches what the transcoder leaves in a request; a client cannot put it there.
+func translated() *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{Name: "x-envoy-original-path", HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}}
 }
 
 // tokenRefused matches where a token was looked at and refused.
