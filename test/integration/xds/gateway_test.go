@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -31,7 +32,9 @@ func order(reference, payer string) string {
 func TestAPaymentCrossesTheGatewayAndTwoSidecars(t *testing.T) {
 	d := newDoor(t, nil)
 	paid := d.call(t, "POST", paymentsURL, order("order-1", "user_1"), d.token(t, nil), "Idempotency-Key: k1")
-	var answer struct{ Payment struct{ PaymentID, AmountDisplay string } }
+	var answer struct {
+		Payment struct{ PaymentID, AmountDisplay string }
+	}
 	if err := json.Unmarshal([]byte(paid.body), &answer); err != nil || paid.status != 200 || answer.Payment.AmountDisplay != "10.50 EUR" {
 		t.Fatalf("got %d %s (%v)", paid.status, paid.body, err)
 	}
@@ -116,7 +119,7 @@ func (d *door) refusals(t *testing.T) {
 	client := d.client(false)
 	defer client.CloseIdleConnections()
 	answer, err := client.Get("https://pay.example.com:8443/v1/nothing")
-	if err != nil || answer.StatusCode != 404 || answer.ProtoMajor != 1 {
+	if err != nil || answer.StatusCode != http.StatusNotFound || answer.ProtoMajor != 1 {
 		t.Fatalf("with HTTP/1.1: %v (%v)", answer, err)
 	}
 	_ = answer.Body.Close()
@@ -125,7 +128,7 @@ func (d *door) refusals(t *testing.T) {
 // native is gRPC to the gateway.
 func (d *door) native(t *testing.T) paymentv1.PaymentServiceClient {
 	t.Helper()
-	creds := credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the certificate is looked at where it matters
+	creds := credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})
 	conn, err := grpc.NewClient(d.at(), grpc.WithTransportCredentials(creds), grpc.WithAuthority(hostname), grpc.WithDisableRetry())
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +177,7 @@ func TestGRPCPassesTheGatewayOnlyWhereItIsExposed(t *testing.T) {
 	manager.SetEndpoints(mesh.EndpointKey{Service: d.payment.Key, PortName: "grpc"}, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")})
 	lab.Eventually(t, patience, func() error {
 		if err := d.nativePay(t, client, d.token(t, nil)); status.Code(err) != codes.Unavailable {
-			return fmt.Errorf("got %v", err)
+			return fmt.Errorf("got %w", err)
 		}
 		return nil
 	})

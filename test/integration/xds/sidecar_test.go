@@ -170,7 +170,7 @@ func TestACallCrossesTwoSidecars(t *testing.T) {
 			}
 		}
 		answer, err := http.Post(fmt.Sprintf("http://%s:%d/stats/prometheus", e.calleePod.ip, mesh.StatsPort), "text/plain", nil)
-		if err != nil || answer.StatusCode != 404 {
+		if err != nil || answer.StatusCode != http.StatusNotFound {
 			t.Errorf("POST answers %v (%v)", answer, err)
 		}
 		_ = answer.Body.Close()
@@ -227,7 +227,7 @@ func TestAChangedAllowReachesOpenConnections(t *testing.T) {
 	e.calleePod.set(t, e.callee)
 	lab.Eventually(t, patience, func() error {
 		if err := userInfo(ctx, e.client, "user_1"); status.Code(err) != codes.PermissionDenied {
-			return fmt.Errorf("got %v after the rule is gone", err)
+			return fmt.Errorf("got %w after the rule is gone", err)
 		}
 		return nil
 	})
