@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
@@ -92,31 +91,4 @@ func TestOnlyTheOperatorIsToldWhatProxiesHold(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-func TestPeersAddsWhatOtherReplicasSee(t *testing.T) {
-	ca := newAuthority(t, "jia.app")
-	here, there := startReplica(t, ca), startReplica(t, ca)
-	for _, r := range []*testReplica{here, there} {
-		r.set(payKey, "/pay", rendered([]string{"contact"}, nil))
-	}
-	connect(t, here.dial(ca.issue("/pay", time.Hour)), payKey.NodeID("pay-1"), nil).subscribe(nil, nil)
-	connect(t, there.dial(ca.issue("/pay", time.Hour)), payKey.NodeID("pay-2"), nil).subscribe(nil, nil)
-	peers := NewPeers(here.Server, PeersOptions{
-		Resolve: func(context.Context) ([]string, error) { return []string{there.Address()}, nil },
-		Source:  ca.issue(here.options.Cluster.OperatorID().Path(), time.Hour), Cluster: here.options.Cluster, Interval: 20 * time.Millisecond,
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- peers.Start(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	eventuallyProxies(t, peers, payKey, Proxy{Pod: "pay-1", Synced: true}, Proxy{Pod: "pay-2", Synced: true})
-	if got := peers.Proxies(mesh.ProxyKey{Kind: mesh.KindMeshService}); len(got) > 0 {
-		t.Errorf("proxies of an object that is not there: %s", show(got))
-	}
 }
