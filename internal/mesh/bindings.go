@@ -74,8 +74,12 @@ func bindingOf(rule *annotations.HttpRule, method protoreflect.MethodDescriptor)
 		}
 	}
 	if body := rule.GetResponseBody(); body != "" {
-		if _, err := fieldOf(method.Output(), body); err != nil {
+		field, err := fieldOf(method.Output(), body)
+		if err != nil {
 			return binding, fmt.Errorf("response_body: %w", err)
+		}
+		if field.Message() == nil || field.Message().FullName() != "google.api.HttpBody" {
+			return binding, fmt.Errorf("response_body: Envoy sends a part of an answer only where it is a google.api.HttpBody, which %s is not: leave response_body out, and the whole answer is sent", body)
 		}
 	}
 	return binding, nil

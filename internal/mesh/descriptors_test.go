@@ -86,7 +86,6 @@ func TestABindingIsRefusedWhereATranscoderCouldNotLoadIt(t *testing.T) {
 		"a timestamp":            {rule: get("/v1/{time}"), want: []Binding{{"GET", "/v1/{time}"}}},
 		"a body that is a field": {rule: with(get("/v1"), body("inner")), want: []Binding{{"GET", "/v1"}}},
 		"the whole body":         {rule: with(get("/v1"), body("*")), want: []Binding{{"GET", "/v1"}}},
-		"a part of the answer":   {rule: with(get("/v1"), response("texts")), want: []Binding{{"GET", "/v1"}}},
 		"a patch":                {rule: &annotations.HttpRule{Pattern: &annotations.HttpRule_Patch{Patch: "/v1"}}, want: []Binding{{"PATCH", "/v1"}}},
 		"a delete":               {rule: &annotations.HttpRule{Pattern: &annotations.HttpRule_Delete{Delete: "/v1"}}, want: []Binding{{"DELETE", "/v1"}}},
 		"several, sorted, each once": {
@@ -106,6 +105,7 @@ func TestABindingIsRefusedWhereATranscoderCouldNotLoadIt(t *testing.T) {
 		"a message":                             {rule: get("/v1/{inner}"), err: "the variable inner is not a single value"},
 		"a list":                                {rule: get("/v1/{texts}"), err: "the variable texts is not a single value"},
 		"a body that the request lacks":         {rule: with(get("/v1"), body("nothing")), err: "body: there is no field nothing"},
+		"a part of the answer":                  {rule: with(get("/v1"), response("texts")), err: "response_body: Envoy sends a part of an answer only where it is a google.api.HttpBody"},
 		"a body of the answer that it lacks":    {rule: with(get("/v1"), response("nothing")), err: "response_body: there is no field nothing"},
 		"additional bindings within themselves": {rule: nested(get), err: "additional_bindings within additional_bindings"},
 	} {

@@ -2,10 +2,14 @@ package mesh
 
 import (
 	"cmp"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
+	"slices"
 )
 
 // publicMembers are those that a public key of a type must have (RFC 7518, section 6; RFC 8037 for OKP).
@@ -35,7 +39,58 @@ func checkKeys(text []byte) error {
 			return fmt.Errorf("keys[%d]: %w", i, err)
 		}
 	}
+	// A proxy passes over the keys that it cannot use, and rejects a set that has no other: with it, the whole listener.
+	if !slices.ContainsFunc(keys, usable) {
+		return errors.New("a gateway can use none of its keys: write a public key there that is RSA of 2048 bits or more (alg RS256 to RS512, PS256 to PS512), EC with P-256, P-384 or P-521 (alg ES256, ES384, ES512), or OKP with Ed25519 (alg EdDSA)")
+	}
 	return nil
+}
+
+const (
+	minRSABits   = 2048 // RFC 7518, section 3.3
+	ed25519Bytes = 32
+)
+
+// usable reports whether Envoy's jwt_authn can check tokens by a key. Whether the key is meant for that (use, key_ops) it
+// does not ask.
+func usable(key map[string]any) bool {
+	kty, _ := key["kty"].(string)
+	alg, _ := key["alg"].(string)
+	crv, _ := key["crv"].(string)
+	part := func(name string) []byte {
+		text, _ := key[name].(string)
+		bytes, _ := base64.RawURLEncoding.DecodeString(text)
+		return bytes
+	}
+	switch kty {
+	case "RSA":
+		n, e := new(big.Int).SetBytes(part("n")), new(big.Int).SetBytes(part("e"))
+		return (alg == "" || slices.Contains([]string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}, alg)) &&
+			n.BitLen() >= minRSABits && n.Bit(0) == 1 && e.BitLen() > 1 && e.BitLen() <= 33 && e.Bit(0) == 1
+	case "EC":
+		return onCurve(crv, alg, part("x"), part("y"))
+	case "OKP":
+		return crv == "Ed25519" && (alg == "" || alg == "EdDSA") && len(part("x")) == ed25519Bytes
+	}
+	return false
+}
+
+func onCurve(crv, alg string, x, y []byte) bool {
+	curves := map[string]struct {
+		elliptic.Curve
+		alg string
+	}{"P-256": {elliptic.P256(), "ES256"}, "P-384": {elliptic.P384(), "ES384"}, "P-521": {elliptic.P521(), "ES512"}}
+	curve, known := curves[crv]
+	if !known || alg != "" && alg != curve.alg {
+		return false
+	}
+	size := (curve.Params().BitSize + 7) / 8
+	if len(x) != size || len(y) != size {
+		return false
+	}
+	const uncompressed = 4 // SEC 1, section 2.3.3
+	_, err := ecdsa.ParseUncompressedPublicKey(curve.Curve, slices.Concat([]byte{uncompressed}, x, y))
+	return err == nil
 }
 
 func checkKey(key map[string]any) error {

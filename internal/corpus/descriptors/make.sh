@@ -12,4 +12,4 @@ cp -r internal/corpus/protos/. payment/proto/third_party/. "$workspace/"
 printf 'version: v2\n' >"$workspace/buf.yaml"
 slim() { "$bin/buf" build "$1" "${@:2}" --exclude-source-info -o -#format=binpb | go run ./internal/corpus/descriptors; }
 printf 'payment.v1: %s\n' "$(slim dist/proto --type payment.v1.PaymentService)"
-printf 'shop.v1: %s\n' "$(slim "$workspace" --type shop.v1.Shop --type shop.v1.Other --type shop.v1.Twins --type shop.v1.Broken)"
+printf 'shop.v1: %s\n' "$(slim "$workspace" --type shop.v1.Shop --type shop.v1.Other --type shop.v1.Twins --type shop.v1.Broken --type shop.v1.Parts)"
