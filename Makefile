@@ -94,7 +94,7 @@ kustomizations: ## Check that every kustomization builds.
 
 .PHONY: goldens
 goldens: ## Rewrite the golden files of internal/testdata, and delete those that no stage writes.
-	@go test ./internal/mesh ./internal/spire ./internal/workload -update
+	@go test ./internal/mesh ./internal/spire ./internal/workload ./internal/xds -update
 
 .PHONY: fmt
 fmt: ## Format the code.

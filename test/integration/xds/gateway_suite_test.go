@@ -173,6 +173,9 @@ func refile(t *testing.T, l *listenerv3.Listener, dir string) {
 		}
 		for _, secret := range context.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs() {
 			source := secret.GetSdsConfig().GetPathConfigSource()
+			if source == nil {
+				continue // it comes from the agent
+			}
 			source.Path = strings.ReplaceAll(source.GetPath(), xds.FilesDir, dir)
 		}
 		packed, err := anypb.New(context)
