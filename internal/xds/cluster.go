@@ -59,10 +59,11 @@ func peerCluster(p peer, own identity) (*clusterv3.Cluster, EndpointRef) {
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS()},
 		ConnectTimeout:       duration(connectTimeout),
-		LbPolicy:             clusterv3.Cluster_LEAST_REQUEST,
-		CircuitBreakers:      circuitBreakers(),
-		OutlierDetection:     outlierDetection(),
-		TransportSocket:      own.toPeer(p.id),
+		// In turn: an endpoint that refuses at once would always be the one with the fewest calls.
+		LbPolicy:         clusterv3.Cluster_ROUND_ROBIN,
+		CircuitBreakers:  circuitBreakers(),
+		OutlierDetection: outlierDetection(),
+		TransportSocket:  own.toPeer(p.id),
 		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
 			KeepaliveProbes: number(probes), KeepaliveTime: number(probeAfterSeconds), KeepaliveInterval: number(probeEverySeconds),
 		}},

@@ -30,6 +30,8 @@ const (
 	// anything twice: no connection, a stream that the callee says it did not process, a break before the headers left.
 	safeRetries = "connect-failure,refused-stream,reset-before-request"
 	retries     = 2
+	// hostAttempts is how often an endpoint is drawn again that has failed the same call, until another comes.
+	hostAttempts = 10
 )
 
 // withoutEnvoyHeaders drops what callers say in Envoy's own headers, before anything looks at them: what timeouts and
@@ -129,7 +131,7 @@ func retryPolicy() *routev3.RetryPolicy {
 			Name:       "envoy.retry_host_predicates.previous_hosts",
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&previoushostsv3.PreviousHostsPredicate{})},
 		}},
-		HostSelectionRetryMaxAttempts: 3,
+		HostSelectionRetryMaxAttempts: hostAttempts,
 	}
 }
 
