@@ -47,7 +47,7 @@ func TestAnAssignmentHasEachAddressOnceAndSorted(t *testing.T) {
 	var at []string
 	for _, e := range got.GetEndpoints()[0].GetLbEndpoints() {
 		socket := e.GetEndpoint().GetAddress().GetSocketAddress()
-		at = append(at, netip.AddrPortFrom(netip.MustParseAddr(socket.GetAddress()), uint16(socket.GetPortValue())).String()) //nolint:gosec // a port
+		at = append(at, netip.AddrPortFrom(netip.MustParseAddr(socket.GetAddress()), uint16(socket.GetPortValue())).String())
 	}
 	if want := []string{a.String(), b.String()}; !slices.Equal(at, want) || got.GetClusterName() != ref.Name {
 		t.Errorf("got %s at %q, want %q", got.GetClusterName(), at, want)

@@ -158,7 +158,7 @@ func TestAPortThatNobodyListensOnIsUnavailable(t *testing.T) {
 	e.reach()
 	lab.Eventually(t, patience, func() error {
 		if err := userInfo(t.Context(), e.client, "user_1"); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "no healthy upstream") {
-			return fmt.Errorf("without endpoints: %v", err)
+			return fmt.Errorf("without endpoints: got %s", status.Convert(err).Message())
 		}
 		return nil
 	})
