@@ -16,12 +16,15 @@ import (
 // configCheck finds what is wrong with a config.yaml before a process does.
 type configCheck struct {
 	process  *process
-	given    tree           // as the spec has it
-	decided  map[string]any // what the mesh decides, by key
+	given    tree // as the spec has it
 	problems []mesh.Problem
 }
 
+// add keeps the first thing that is said of a field.
 func (c *configCheck) add(field, message string) {
+	if slices.ContainsFunc(c.problems, func(p mesh.Problem) bool { return p.Field == field }) {
+		return
+	}
 	c.problems = append(c.problems, c.process.problem(meshv1alpha1.ReasonConfigInvalid, field, message))
 }
 
@@ -29,8 +32,12 @@ func (c *configCheck) add(field, message string) {
 // for text and for numbers; what is said of keys that get it is not believed.
 const anyValue = "1"
 
-// environment is the process's: what the image itself sets, such as PATH, is not known and not asked for.
+// environment is the process's: what the image itself sets, such as PATH, is not known and not asked for. What goes against
+// the mesh is left out here, for overrides tells it.
 func (c *configCheck) environment(name string) (value string, set bool) {
+	if c.process.decidesConfig(name) {
+		return "", false
+	}
 	value, set, known := c.variable(name)
 	if !known {
 		return anyValue, set
@@ -110,9 +117,9 @@ func (c *configCheck) advice(key, message string) string {
 // overrides refuses variables that would change what the mesh decides: a variable of this name wins over the file. The
 // operator's own variables must not be such for any key.
 func (c *configCheck) overrides() {
-	for _, key := range slices.Sorted(maps.Keys(c.decided)) {
+	for _, key := range slices.Sorted(maps.Keys(c.process.decided)) {
 		value, set, known := c.variable(config.Variable(key))
-		if set && (!known || value != fmt.Sprint(c.decided[key])) && !c.process.isOwn(config.Variable(key)) {
+		if set && (!known || value != fmt.Sprint(c.process.decided[key])) && !c.process.isOwn(config.Variable(key)) {
 			c.add("spec.workload.env[name="+config.Variable(key)+"]", "the process would take it for "+key+" of config.yaml, which the mesh decides: leave it out")
 		}
 	}

@@ -3,6 +3,7 @@ package workload
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -63,19 +64,17 @@ func (p *process) policy() (string, error) {
 // config is the spec's config with what the mesh decides, checked as the process will check it: whoever reads the condition
 // learns there what the process would say in its log.
 func (p *process) config() (string, []mesh.Problem) {
-	decoder := json.NewDecoder(bytes.NewReader(p.Workload.Config.Raw))
-	decoder.UseNumber()
-	values := tree{}
-	if err := decoder.Decode(&values); err != nil || values == nil {
-		return "", []mesh.Problem{p.problem(meshv1alpha1.ReasonConfigInvalid, configField, "want the keys of config.yaml with their values")}
+	values, err := decode(p.Workload.Config.Raw)
+	if err != nil {
+		return "", []mesh.Problem{p.problem(meshv1alpha1.ReasonConfigInvalid, configField, "is no object ("+err.Error()+"): write the keys of config.yaml with their values")}
 	}
-	c := configCheck{process: p, given: values.clone(), decided: p.decided()}
-	for _, key := range slices.Sorted(maps.Keys(c.decided)) {
-		if have, given := values.get(key); given && !reflect.DeepEqual(have, c.decided[key]) {
-			c.add(configField+"."+key, fmt.Sprintf("is decided by the mesh (%v): leave it out", c.decided[key]))
+	c := configCheck{process: p, given: values.clone()}
+	for _, key := range slices.Sorted(maps.Keys(p.decided)) {
+		if have, given := values.get(key); given && !reflect.DeepEqual(have, p.decided[key]) {
+			c.add(configField+"."+key, fmt.Sprintf("is decided by the mesh (%v): leave it out", p.decided[key]))
 			continue
 		}
-		values.set(key, c.decided[key])
+		values.set(key, p.decided[key])
 	}
 	for key, value := range p.defaults() {
 		if _, given := values.get(key); !given {
@@ -93,9 +92,11 @@ func (p *process) config() (string, []mesh.Problem) {
 	return string(text), c.problems
 }
 
-// decided are the values of config.yaml that the mesh decides, by the path of their key. They do not depend on what other
-// services allow.
-func (p *process) decided() map[string]any {
+// decide makes the values that the mesh decides. They do not depend on what other services allow.
+func (p *process) decide() map[string]any {
+	if p.Workload.Config == nil {
+		return nil
+	}
 	values := map[string]any{
 		"http.address":            fmt.Sprintf(":%d", mesh.HTTPPort),
 		"service_mesh.enabled":    true,
@@ -153,6 +154,20 @@ func externalService(dependency string) (key string, ok bool) {
 
 // tree is YAML or JSON: maps of maps, by keys that a path joins with dots.
 type tree map[string]any
+
+// decode reads a JSON object, with its numbers as they are written.
+func decode(raw []byte) (tree, error) {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	var values tree
+	if err := decoder.Decode(&values); err != nil {
+		return nil, fmt.Errorf("read JSON: %w", err)
+	}
+	if values == nil {
+		return nil, errors.New("it is null")
+	}
+	return values, nil
+}
 
 func (t tree) get(path string) (value any, given bool) {
 	section, rest, more := strings.Cut(path, ".")

@@ -32,7 +32,7 @@ func (p *process) deployment(config, proxy string) *appsv1.Deployment {
 	spec.Volumes = p.volumes()
 	spec.Containers = []corev1.Container{p.app()}
 	template := corev1.PodTemplateSpec{}
-	template.Annotations = map[string]string{}
+	template.Annotations = map[string]string{"kubectl.kubernetes.io/default-container": containerApp}
 	if p.Workload.Config != nil {
 		template.Annotations[annotationConfig] = config
 	}

@@ -28,16 +28,18 @@ type output struct {
 	Problems []mesh.Problem    `json:"problems,omitempty"`
 }
 
-func render(m mesh.Mesh) output {
+func render(m mesh.Mesh) output { return renderWith(m, options) }
+
+func renderWith(m mesh.Mesh, o workload.Options) output {
 	var out output
 	add := func(objects []workload.Object, problems []mesh.Problem) {
 		out.Objects, out.Problems = append(out.Objects, objects...), append(out.Problems, problems...)
 	}
 	for _, service := range m.Services {
-		add(workload.Service(service, proxyFiles, options))
+		add(workload.Service(service, proxyFiles, o))
 	}
 	for _, gateway := range m.Gateways {
-		add(workload.Gateway(gateway, proxyFiles, options))
+		add(workload.Gateway(gateway, proxyFiles, o))
 	}
 	return out
 }

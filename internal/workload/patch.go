@@ -1,11 +1,13 @@
 package workload
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"path"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -31,6 +33,13 @@ func (p *process) patched(base *appsv1.Deployment) (*appsv1.Deployment, *mesh.Pr
 	refuse := func(field, format string, args ...any) (*appsv1.Deployment, *mesh.Problem) {
 		problem := p.problem(meshv1alpha1.ReasonPatchInvalid, field, fmt.Sprintf(format, args...))
 		return nil, &problem
+	}
+	fields, err := decode(p.Workload.Patch.Raw)
+	if err != nil {
+		return refuse(patchField, "is no object (%v): write it as a part of a Deployment", err)
+	}
+	if at := exponent(patchField, map[string]any(fields)); at != "" {
+		return refuse(at, "has an exponent that no amount needs: write it out")
 	}
 	text, err := json.Marshal(base)
 	if err != nil {
@@ -58,6 +67,34 @@ func (p *process) patched(base *appsv1.Deployment) (*appsv1.Deployment, *mesh.Pr
 	return patched, nil
 }
 
+// exponents are those with which a Quantity takes minutes to be read, as in 1e-99999999: one object would stop the operator.
+var exponents = regexp.MustCompile(`^[-+]?[0-9.]+[eE][-+]?[0-9]{3,}$`)
+
+// exponent is the path of the first value that has such an exponent.
+func exponent(at string, value any) string {
+	switch value := value.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(value)) {
+			if found := exponent(at+"."+key, value[key]); found != "" {
+				return found
+			}
+		}
+	case []any:
+		for i, item := range value {
+			if found := exponent(fmt.Sprintf("%s[%d]", at, i), item); found != "" {
+				return found
+			}
+		}
+	case string:
+		if exponents.MatchString(value) {
+			return at
+		}
+	case json.Number:
+		return exponent(at, value.String())
+	}
+	return ""
+}
+
 // hold gives back to a patched Deployment all that a patch cannot change. What differs then is where the patch reached.
 func (p *process) hold(d, base *appsv1.Deployment) {
 	d.TypeMeta, d.Status = base.TypeMeta, base.Status
@@ -77,7 +114,8 @@ func (p *process) hold(d, base *appsv1.Deployment) {
 		pod.TerminationGracePeriodSeconds = was.TerminationGracePeriodSeconds
 	}
 	p.holdVolumes(pod, was)
-	// Other init containers may be there, before the proxy or after it; before it there is no mesh.
+	// Other init containers may be there. They come before the proxy, where there is no mesh, or after it where the patch
+	// lists the proxy first, by its name alone.
 	pod.InitContainers = holdContainers(pod.InitContainers, was.InitContainers, func(_, base corev1.Container) corev1.Container { return base })
 	pod.Containers = holdContainers(pod.Containers, was.Containers, p.holdApp)
 }
@@ -103,10 +141,12 @@ func holdKeys(have, base map[string]string) map[string]string {
 // identity.
 func (p *process) holdVolumes(pod, base *corev1.PodSpec) {
 	pod.Volumes = slices.DeleteFunc(pod.Volumes, func(v corev1.Volume) bool {
-		return !slices.ContainsFunc(base.Volumes, func(own corev1.Volume) bool { return own.Name == v.Name }) && p.options.reachesWorkloadAPI(v)
+		return v.Name != volumeWorkloadAPI && p.options.reachesWorkloadAPI(v)
 	})
 	for _, own := range base.Volumes {
-		pod.Volumes = putBack(pod.Volumes, own, func(v corev1.Volume) string { return v.Name })
+		if own.Name != volumeTmp { // which may be larger
+			pod.Volumes = putBack(pod.Volumes, own, func(v corev1.Volume) string { return v.Name })
+		}
 	}
 }
 
@@ -119,8 +159,14 @@ func (o Options) reachesWorkloadAPI(v corev1.Volume) bool {
 
 // within reports whether a path is a folder or below it.
 func within(name, dir string) bool {
-	name, dir = path.Clean("/"+name), path.Clean("/"+dir)
-	return name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
+	clean := func(name string) string {
+		name = path.Clean("/" + name)
+		if rest, ok := strings.CutPrefix(name, "/var/run"); ok { // on nodes it is a link to /run
+			name = "/run" + rest
+		}
+		return strings.TrimSuffix(name, "/") + "/"
+	}
+	return strings.HasPrefix(clean(name), clean(dir))
 }
 
 // holdContainers keeps the operator's containers, each as hold makes it, and the Workload API from all others.
@@ -158,6 +204,9 @@ func (p *process) holdApp(have, base corev1.Container) corev1.Container {
 		return !isOwn(m) && (m.Name == volumeWorkloadAPI || within(m.MountPath, reservedDir) || within(m.MountPath, workloadAPIDir))
 	})
 	for _, own := range base.VolumeMounts {
+		if own.Name == volumeTmp {
+			continue
+		}
 		have.VolumeMounts = putBack(have.VolumeMounts, own, func(m corev1.VolumeMount) string { return path.Clean(m.MountPath) })
 	}
 	if l := have.Lifecycle; l == nil || l.PreStop == nil || l.PreStop.Sleep == nil || l.PreStop.Sleep.Seconds < base.Lifecycle.PreStop.Sleep.Seconds {
@@ -171,10 +220,7 @@ func (p *process) holdApp(have, base corev1.Container) corev1.Container {
 
 // decidesConfig reports whether the process would take a variable for a value of config.yaml that the mesh decides.
 func (p *process) decidesConfig(variable string) bool {
-	if p.Workload.Config == nil {
-		return false
-	}
-	for key := range p.decided() {
+	for key := range p.decided {
 		if config.Variable(key) == variable {
 			return true
 		}
@@ -211,48 +257,51 @@ func difference(at string, x, y any) string {
 	if reflect.DeepEqual(x, y) {
 		return ""
 	}
-	left, right, ok := fieldsOf(at, x, y)
-	if !ok {
+	left, isLeft := partsOf(at, x)
+	right, isRight := partsOf(at, y)
+	if !isLeft || !isRight || reflect.TypeOf(x) != reflect.TypeOf(y) {
 		return at
 	}
-	keys := maps.Clone(left)
-	maps.Copy(keys, right)
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		xs, inX := left[key]
-		ys, inY := right[key]
-		if inX != inY {
-			return key
+	for _, path := range slices.Concat(left.paths, right.paths) {
+		value, inLeft := left.values[path]
+		other, inRight := right.values[path]
+		if inLeft != inRight {
+			return path
 		}
-		if found := difference(key, xs, ys); found != "" {
+		if found := difference(path, value, other); found != "" {
 			return found
 		}
 	}
 	return at // only the order differs
 }
 
-// fieldsOf are the parts of two objects or two lists, by their paths. The items of a list are told apart by their names.
-func fieldsOf(at string, x, y any) (left, right map[string]any, ok bool) {
-	fields := func(value any) (map[string]any, bool) {
-		fields := map[string]any{}
-		switch value := value.(type) {
-		case map[string]any:
-			for key, field := range value {
-				fields[at+"."+key] = field
-			}
-			return fields, true
-		case []any:
-			for i, item := range value {
-				key := fmt.Sprint(i)
-				if named, ok := item.(map[string]any); ok && named["name"] != nil {
-					key = fmt.Sprint(named["name"])
-				}
-				fields[at+"["+key+"]"] = item
-			}
-			return fields, len(fields) == len(value)
-		}
-		return nil, false
+// parts are the fields of an object or the items of a list, in order, by their paths.
+type parts struct {
+	paths  []string
+	values map[string]any
+}
+
+// partsOf tells the items of a list apart by what strategic merge patches go by, too. It fails where two are the same.
+func partsOf(at string, value any) (parts, bool) {
+	p := parts{values: map[string]any{}}
+	add := func(path string, value any) {
+		p.paths, p.values[path] = append(p.paths, path), value
 	}
-	left, isLeft := fields(x)
-	right, isRight := fields(y)
-	return left, right, isLeft && isRight && reflect.TypeOf(x) == reflect.TypeOf(y)
+	switch value := value.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(value)) {
+			add(at+"."+key, value[key])
+		}
+	case []any:
+		for i, item := range value {
+			name := any(i)
+			if fields, ok := item.(map[string]any); ok {
+				name = cmp.Or(fields["mountPath"], fields["name"], name)
+			}
+			add(fmt.Sprintf("%s[%v]", at, name), item)
+		}
+	default:
+		return p, false
+	}
+	return p, len(p.paths) == len(p.values)
 }

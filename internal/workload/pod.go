@@ -57,7 +57,8 @@ const (
 	// endSeconds is for what ends last: a process that closes its store, and after it the proxy.
 	endSeconds = 5
 	// gatewayPreStopSeconds is how long a gateway goes on: a balancer outside the cluster is slower to see that it goes, and
-	// its clients' connections, which Envoy bounds by their age, must come to their end meanwhile. Envoy itself ends at once.
+	// its clients' connections must come to their end meanwhile: the xDS stage bounds their age, and how long they drain, to 25 s
+	// together. Envoy itself ends at once.
 	gatewayPreStopSeconds = 30
 )
 

@@ -19,8 +19,11 @@ import (
 func Service(s mesh.Service, proxyFiles map[string]string, o Options) ([]Object, []mesh.Problem) {
 	p := newProcess(s, o)
 	objects := p.surroundings()
-	config, problems := p.files()
-	problems = append(problems, p.unknownDependencies()...)
+	problems := p.unknownDependencies()
+	var config map[string]string
+	if len(problems) == 0 { // else its config.yaml could not say whom to expect
+		config, problems = p.files()
+	}
 	base := p.deployment(hash(map[string]string{configFile: config[configFile]}), hash(proxyFiles))
 	deployment, problem := p.patched(base)
 	if problem != nil {
@@ -46,6 +49,8 @@ type process struct {
 	sidecar bool
 	// env are the variables that the operator sets, sorted by name.
 	env []corev1.EnvVar
+	// decided are the values of config.yaml that the mesh decides, by the path of their key.
+	decided map[string]any
 	// shutdownSeconds is how long calls under way may take to end.
 	shutdownSeconds int64
 }
@@ -55,7 +60,7 @@ func newProcess(s mesh.Service, o Options) *process {
 		Service: s, role: roleOf(mesh.KindMeshService, s.Key), options: o,
 		sidecar: s.DataPlane != meshv1alpha1.DataPlaneLibrary, shutdownSeconds: shutdownSeconds,
 	}
-	p.env = p.ownEnv()
+	p.env, p.decided = p.ownEnv(), p.decide()
 	return p
 }
 
