@@ -29,22 +29,22 @@ type ads struct {
 // resources to return").
 var notWildcard = config.DeactivateLegacyWildcardForTypes([]string{resource.EndpointType, resource.RouteType})
 
-func (a ads) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (a ads) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) (err error) {
 	st, err := a.server.open(grpcStream.Context())
 	if err != nil {
 		return err
 	}
-	handler := delta.NewServer(st.ctx, st, st, notWildcard)
-	return a.server.close(st, handler.DeltaStreamHandler(deltaStream{grpcStream}, resource.AnyType))
+	defer func() { err = a.server.close(st, err) }()
+	return delta.NewServer(st.ctx, st, st, notWildcard).DeltaStreamHandler(deltaStream{grpcStream}, resource.AnyType)
 }
 
-func (a ads) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+func (a ads) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) (err error) {
 	st, err := a.server.open(grpcStream.Context())
 	if err != nil {
 		return err
 	}
-	handler := sotw.NewServer(st.ctx, st, st, notWildcard, sotw.WithOrderedADS())
-	return a.server.close(st, handler.StreamHandler(sotwStream{grpcStream}, resource.AnyType))
+	defer func() { err = a.server.close(st, err) }()
+	return sotw.NewServer(st.ctx, st, st, notWildcard, sotw.WithOrderedADS()).StreamHandler(sotwStream{grpcStream}, resource.AnyType)
 }
 
 // deltaStream and sotwStream recover what Recv panics with: the handlers call it in goroutines of their own, where no

@@ -9,6 +9,8 @@ import (
 	"crypto/x509/pkix"
 	"math/big"
 	"net/url"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -101,6 +103,26 @@ func (a *authority) issue(path string, lifetime time.Duration) *source {
 		a.t.Fatal(err)
 	}
 	return &source{svid: &x509svid.SVID{ID: a.id(path), Certificates: []*x509.Certificate{cert}, PrivateKey: key}, of: a.bundle()}
+}
+
+// files writes a workload's certificate, key and bundle, for what reads PEM.
+func (s *source) files(t testing.TB, dir string) (cert, key, bundle string) {
+	t.Helper()
+	certPEM, keyPEM, err := s.svid.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundlePEM, err := s.of.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, bundle = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "bundle.pem")
+	for path, text := range map[string][]byte{cert: certPEM, key: keyPEM, bundle: bundlePEM} {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key, bundle
 }
 
 // tls is how the workload dials the manager.

@@ -67,6 +67,9 @@ func (c csds) answer(request *statusv3.ClientStatusRequest) (*statusv3.ClientSta
 	s := c.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.stopping { // its proxies are on their way to another replica, not gone
+		return nil, errStopping
+	}
 	for key := range s.byKey {
 		c, known := s.configs[key]
 		if !known {

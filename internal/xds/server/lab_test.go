@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -38,6 +40,7 @@ const within = 10 * time.Second
 
 var (
 	payKey     = mesh.ProxyKey{Kind: mesh.KindMeshService, NamespacedName: types.NamespacedName{Namespace: "payments", Name: "pay"}}
+	otherKey   = mesh.ProxyKey{Kind: mesh.KindMeshService, NamespacedName: types.NamespacedName{Namespace: "people", Name: "contact"}}
 	contactKey = mesh.EndpointKey{Service: types.NamespacedName{Namespace: "people", Name: "contact"}, PortName: "grpc"}
 )
 
@@ -83,6 +86,15 @@ func (r *testReplica) run() {
 
 func (r *testReplica) refused(reason string) int {
 	return int(testutil.ToFloat64(r.Server.metrics.refused.WithLabelValues(reason)))
+}
+
+// logged says whether some line of the log has all of these.
+func (r *testReplica) logged(parts ...string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.log, func(line string) bool {
+		return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) })
+	})
 }
 
 // dial connects a workload.
@@ -148,9 +160,9 @@ func connect(t testing.TB, conn *grpc.ClientConn, node string, has map[string]ma
 
 // subscribe asks for all listeners and clusters, and for the endpoints and routes of these names.
 func (p *proxy) subscribe(endpoints, routes []string) *proxy {
-	node := &corev3.Node{Id: p.node} // with the first request only
+	node, has := &corev3.Node{Id: p.node}, p.versions() // the node ID comes with the first request only
 	for _, typeURL := range order {
-		r := &discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: typeURL, InitialResourceVersions: p.has[typeURL]}
+		r := &discoveryv3.DeltaDiscoveryRequest{Node: node, TypeUrl: typeURL, InitialResourceVersions: has[typeURL]}
 		switch typeURL {
 		case resource.EndpointType:
 			r.ResourceNamesSubscribe = endpoints
@@ -212,6 +224,17 @@ func (p *proxy) answer(r *discoveryv3.DeltaDiscoveryResponse) bool {
 		_ = p.stream.Send(ack)
 	}
 	return true
+}
+
+// versions are those that it holds now.
+func (p *proxy) versions() map[string]map[string]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	has := map[string]map[string]string{}
+	for typeURL, of := range p.has {
+		has[typeURL] = maps.Clone(of)
+	}
+	return has
 }
 
 // rejects says from now on which resources it rejects, and why.

@@ -155,7 +155,8 @@ func merge(reports []map[string]holdings, want wanted) map[string]Proxy {
 	return byPod
 }
 
-// Notify has f called when what Proxies says of an object may have changed. It must not block.
+// Notify has f called when what Proxies says of an object may have changed, also when what is wanted has. It must not
+// block, and may be called by several goroutines at once.
 func (p *Peers) Notify(f func(mesh.ProxyKey)) {
 	p.server.Notify(f)
 	p.mu.Lock()

@@ -112,7 +112,8 @@ func (s *Server) Proxies(key mesh.ProxyKey) []Proxy {
 	return proxies
 }
 
-// Notify has f called when what Proxies says of an object may have changed. It must not block.
+// Notify has f called when what Proxies says of an object may have changed, also when what is wanted has. It must not
+// block, and may be called by several goroutines at once.
 func (s *Server) Notify(f func(mesh.ProxyKey)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

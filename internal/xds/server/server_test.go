@@ -3,7 +3,6 @@ package server
 import (
 	"crypto/tls"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc/codes"
@@ -79,8 +77,8 @@ func TestAProxyOfAnUnknownObjectWaitsAndIsBoundOnceItIsKnown(t *testing.T) {
 	right := connect(t, r.dial(ca.issue("/pay", time.Hour)), payKey.NodeID("pay-1"), nil).subscribe([]string{"contact@1"}, []string{"in-routes"})
 	wrong := connect(t, r.dial(ca.issue("/else", time.Hour)), payKey.NodeID("pay-2"), nil).subscribe([]string{"contact@1"}, []string{"in-routes"})
 	lab.Eventually(t, within, func() error {
-		r.mu2().Lock()
-		defer r.mu2().Unlock()
+		r.Server.mu.Lock()
+		defer r.Server.mu.Unlock()
 		if got := len(r.byKey[payKey]); got != 2 {
 			return fmt.Errorf("%d streams wait", got)
 		}
@@ -110,8 +108,6 @@ func TestAProxyOfAnUnknownObjectWaitsAndIsBoundOnceItIsKnown(t *testing.T) {
 	right.wantNext("Listener out")
 }
 
-func (r *testReplica) mu2() *sync.Mutex { return &r.Server.mu }
-
 func TestAnotherIDEndsTheStreamsOfTheOldOne(t *testing.T) {
 	ca := newAuthority(t, "jia.app")
 	r := startReplica(t, ca)
@@ -119,6 +115,9 @@ func TestAnotherIDEndsTheStreamsOfTheOldOne(t *testing.T) {
 	p := connect(t, r.dial(ca.issue("/pay", time.Hour)), payKey.NodeID("pay-1"), nil).subscribe([]string{"contact@1"}, nil)
 	p.wantNext("Cluster contact")
 	r.set(payKey, "/pay-2", rendered([]string{"contact", "secret"}, nil))
+	if got := r.Proxies(payKey); len(got) > 0 {
+		t.Errorf("proxies that have the old ID: %s", show(got))
+	}
 	r.SetEndpoints(contactKey, at("10.0.0.1:15443"))
 	if err := p.wantEnd(); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("the stream ended with %v", err)
@@ -158,7 +157,7 @@ func TestARejectedResourceIsFoundAndHarmsNoOther(t *testing.T) {
 		}
 	}
 	eventuallyProxies(t, r, payKey, Proxy{Pod: "pay-1", Synced: true})
-	first := maps.Clone(p.has[resource.ClusterType])
+	first := p.versions()[resource.ClusterType]
 
 	const why = "this text names nothing"
 	p.rejects(func(of *discoveryv3.Resource) string {
@@ -194,7 +193,7 @@ func TestARejectedResourceIsFoundAndHarmsNoOther(t *testing.T) {
 	}
 	skipListeners("Cluster a b c d e", "Cluster a b", "Cluster c d e", "Cluster c", "Cluster d e", "Cluster d", "Cluster e")
 	eventuallyProxies(t, r, payKey, Proxy{Pod: "pay-1", NACK: &NACK{TypeURL: resource.ClusterType, Message: why, Resources: []string{"d"}}})
-	if got := p.has[resource.ClusterType]["d"]; got != first["d"] {
+	if got := p.versions()[resource.ClusterType]["d"]; got != first["d"] {
 		t.Error("the last good version of d is gone")
 	}
 
@@ -248,8 +247,8 @@ func TestRoutesWaitForClustersButNotForEver(t *testing.T) {
 	p.subscribe([]string{"a@1"}, []string{"in-routes"})
 	p.wantNext("Cluster a", "ClusterLoadAssignment a@1")
 	lab.Eventually(t, within, func() error {
-		r.mu2().Lock()
-		defer r.mu2().Unlock()
+		r.Server.mu.Lock()
+		defer r.Server.mu.Unlock()
 		for st := range r.streams {
 			if len(st.subscriptions) == len(order) {
 				return nil
@@ -260,12 +259,12 @@ func TestRoutesWaitForClustersButNotForEver(t *testing.T) {
 	if len(p.got) > 0 {
 		t.Errorf("did not wait: %s", describe(<-p.got))
 	}
-	r.mu2().Lock()
+	r.Server.mu.Lock()
 	r.clusterPatience = time.Millisecond
 	for st := range r.streams {
 		st.awaitClusters()
 	}
-	r.mu2().Unlock()
+	r.Server.mu.Unlock()
 	p.wantNext("Listener in", "RouteConfiguration in-routes")
 }
 
@@ -300,7 +299,7 @@ func TestAMoveToAnotherReplicaSendsNothing(t *testing.T) {
 	if err := p.wantEnd(); status.Code(err) != codes.Unavailable {
 		t.Errorf("a stopping replica ends the stream with %v", err)
 	}
-	moved := connect(t, two.dial(me), payKey.NodeID("pay-1"), p.has).subscribe(endpoints, routes)
+	moved := connect(t, two.dial(me), payKey.NodeID("pay-1"), p.versions()).subscribe(endpoints, routes)
 	eventuallyProxies(t, two, payKey, Proxy{Pod: "pay-1", Synced: true})
 	next := of()
 	next.Routes[1] = newRoutes("out-routes", "b.test")
@@ -442,67 +441,4 @@ func TestARevokedIdentityIsNotLetInBySessionResumption(t *testing.T) {
 	if err := shake(); err == nil {
 		t.Error("let in after its authority was revoked")
 	}
-}
-
-func TestSotWClientsAreServedToo(t *testing.T) {
-	ca := newAuthority(t, "jia.app")
-	r := startReplica(t, ca)
-	r.set(payKey, "/pay", rendered([]string{"a", "b"}, []string{"in"}))
-	conn := r.dial(ca.issue("/pay", time.Hour))
-	open := func() discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient {
-		stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return stream
-	}
-	stream := open()
-	ask := func(q *discoveryv3.DiscoveryRequest) {
-		if err := stream.Send(q); err != nil {
-			t.Fatal(err)
-		}
-	}
-	versions := map[string]string{}
-	receive := func(typeURL string, resources int, names ...string) {
-		t.Helper()
-		got, err := stream.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got.GetTypeUrl() != typeURL || len(got.GetResources()) != resources {
-			t.Fatalf("got %d of %s, want %d of %s", len(got.GetResources()), got.GetTypeUrl(), resources, typeURL)
-		}
-		versions[typeURL] = got.GetVersionInfo()
-		ask(&discoveryv3.DiscoveryRequest{TypeUrl: typeURL, VersionInfo: got.GetVersionInfo(), ResponseNonce: got.GetNonce(), ResourceNames: names})
-	}
-	node := &corev3.Node{Id: payKey.NodeID("pay-1")}
-	ask(&discoveryv3.DiscoveryRequest{Node: node, TypeUrl: resource.ClusterType})
-	receive(resource.ClusterType, 2)
-	ask(&discoveryv3.DiscoveryRequest{TypeUrl: resource.EndpointType, ResourceNames: []string{"b@1"}})
-	receive(resource.EndpointType, 1, "b@1")
-	ask(&discoveryv3.DiscoveryRequest{TypeUrl: resource.ListenerType})
-	receive(resource.ListenerType, 1)
-	ask(&discoveryv3.DiscoveryRequest{TypeUrl: resource.RouteType, ResourceNames: []string{"in-routes"}})
-	receive(resource.RouteType, 1, "in-routes")
-	eventuallyProxies(t, r, payKey, Proxy{Pod: "pay-1", Synced: true})
-	r.set(payKey, "/pay", rendered([]string{"a"}, []string{"in"}))
-	receive(resource.ClusterType, 1)
-	eventuallyProxies(t, r, payKey, Proxy{Pod: "pay-1", Synced: true})
-	_ = stream.CloseSend()
-
-	stream = open()
-	ask(&discoveryv3.DiscoveryRequest{Node: node, TypeUrl: resource.ClusterType, VersionInfo: versions[resource.ClusterType]})
-	ask(&discoveryv3.DiscoveryRequest{Node: node, TypeUrl: resource.ListenerType, VersionInfo: versions[resource.ListenerType]})
-	ask(&discoveryv3.DiscoveryRequest{TypeUrl: resource.RouteType, ResourceNames: []string{"in-routes"}})
-	got, err := stream.Recv() // of clusters and listeners it has all
-	if err != nil || got.GetTypeUrl() != resource.RouteType {
-		t.Fatalf("got %v, %v", got, err)
-	}
-	ask(&discoveryv3.DiscoveryRequest{TypeUrl: resource.RouteType, ResourceNames: []string{"in-routes"}, VersionInfo: "x", ResponseNonce: got.GetNonce(), ErrorDetail: status.New(codes.Internal, "no").Proto()})
-	eventuallyProxies(t, r, payKey, Proxy{Pod: "pay-1", NACK: &NACK{TypeURL: resource.RouteType, Message: "no", Resources: []string{"in-routes"}}})
-	next := rendered([]string{"a"}, []string{"in"})
-	next.Routes[0] = newRoutes("in-routes", "b.test")
-	r.set(payKey, "/pay", next)
-	receive(resource.RouteType, 1, "in-routes")
-	eventuallyProxies(t, r, payKey, Proxy{Pod: "pay-1", Synced: true})
 }

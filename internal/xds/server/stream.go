@@ -25,7 +25,8 @@ type stream struct {
 	server *Server
 	peer   spiffeid.ID
 	remote string
-	ctx    context.Context //nolint:containedctx // it is the stream's, and ended by others
+	// ctx is the stream's: others end it, too.
+	ctx    context.Context
 	cancel context.CancelFunc
 	// number grows: of two streams of one proxy the one with the higher number is the live one.
 	number uint64
@@ -181,6 +182,8 @@ func (st *stream) awaitClusters() {
 		st.patience.Stop()
 	}
 	st.patience = time.AfterFunc(st.server.clusterPatience, func() {
+		var err error // nobody is there to be told
+		defer st.server.recover("clusterPatience", &err)
 		st.server.locked(func() {
 			st.impatient = true
 			st.pump()
