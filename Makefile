@@ -69,7 +69,7 @@ build-cluster: ## Build hack/cluster into bin/.
 .PHONY: build-demo
 build-demo: ## Build the demo's workload, what it asks with and what makes its keys, into bin/.
 	@mkdir -p '$(BIN)'
-	@$(call go_build) -o '$(BIN)/' ./hack/demo/svidwatch ./hack/demo/probe ./hack/demo/keys
+	@$(call go_build) -o '$(BIN)/' ./hack/demo/probe ./hack/demo/keys
 
 .PHONY: proto
 proto: ## Lint the protos, and generate their Go.

@@ -26,7 +26,7 @@ step() {
 
 load_images() {
   cluster load --tag paymesh/manager:dev --entrypoint /manager "$bin/manager" "$bin/spire-bootstrap"
-  cluster load --tag paymesh/svidwatch:dev --entrypoint /svidwatch "$bin/svidwatch"
+  cluster load --tag paymesh/probe:dev --entrypoint /probe "$bin/probe"
   cluster load --tag paymesh/spire-server:1.15.3 --entrypoint /spire-server "$PAYMESH_BIN_DIR/spire-server"
   cluster load --tag paymesh/spire-agent:1.15.3 --entrypoint /spire-agent "$PAYMESH_BIN_DIR/spire-agent"
 }

@@ -239,8 +239,9 @@ spec:
   serviceAccountName: %[2]s
   terminationGracePeriodSeconds: 1
   containers:
-  - name: svidwatch
-    image: paymesh/svidwatch:dev
+  - name: probe
+    image: paymesh/probe:dev
+    args: [watch]
     imagePullPolicy: IfNotPresent
     env: [{name: SPIFFE_ENDPOINT_SOCKET, value: "unix:///run/spire/agent-sockets/spire-agent.sock"}]
     volumeMounts: [{name: workload-api, mountPath: /run/spire/agent-sockets, readOnly: true}]
