@@ -112,10 +112,11 @@ func fieldOf(message protoreflect.MessageDescriptor, path string) (field protore
 }
 
 var (
-	errTemplate = errors.New("it is no path template: write it as google/api/http.proto has it, for example /v1/payments/{payment_id}")
-	literal     = regexp.MustCompile(`^([A-Za-z0-9._~!$&'()+,;@-]|%[0-9A-Fa-f]{2})+$`)
-	fieldPath   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$`)
-	variable    = regexp.MustCompile(`\{([^{}=]*)(=([^{}]*))?\}`)
+	errTemplate   = errors.New("it is no path template: write it as google/api/http.proto has it, for example /v1/payments/{payment_id}")
+	errEverything = errors.New("it takes every path of its host names, those of all others, too: begin it with a segment of its own, for example /v1/payments/{name=**}")
+	literal       = regexp.MustCompile(`^([A-Za-z0-9._~!$&'()+,;@-]|%[0-9A-Fa-f]{2})+$`)
+	fieldPath     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$`)
+	variable      = regexp.MustCompile(`\{([^{}=]*)(=([^{}]*))?\}`)
 )
 
 // parseTemplate takes a path template apart (google/api/http.proto). The normal form has no variables, only what they
@@ -157,6 +158,9 @@ func parseTemplate(template string) (normal string, variables []string, err erro
 		return "", nil, errTemplate
 	}
 	parts := strings.Split(segments, "/")
+	if parts[0] == "**" {
+		return "", nil, errEverything
+	}
 	for i, segment := range parts {
 		if segment != "*" && (segment != "**" || i != len(parts)-1) && !literal.MatchString(segment) {
 			return "", nil, errTemplate

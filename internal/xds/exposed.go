@@ -92,9 +92,6 @@ func transcodedRoutes(served []mesh.Route) []*routev3.Route {
 		for _, method := range r.Methods {
 			for _, binding := range method.Bindings {
 				at := parseTemplate(binding.Template)
-				if at.catchAll() {
-					continue // it would take the paths of all others
-				}
 				match := at.matches()
 				match.Headers = []*routev3.HeaderMatcher{header(":method", exactly(binding.HTTPMethod)), notGRPC()}
 				route := routeTo(r, method, match)

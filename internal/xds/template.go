@@ -37,9 +37,6 @@ func (t template) literals() int {
 	return n
 }
 
-// catchAll is true for a template that takes whatever path there is.
-func (t template) catchAll() bool { return t.segments[0] == "**" }
-
 // matches is just what the template says.
 func (t template) matches() *routev3.RouteMatch {
 	var pattern strings.Builder

@@ -52,11 +52,3 @@ func TestWhatMatchesLessComesFirst(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
-
-func TestATemplateThatTakesEveryPathIsNoRoute(t *testing.T) {
-	for template, want := range map[string]bool{"/**": true, "/{path=**}": true, "/{path}": false, "/v1/**": false, "/": false} {
-		if got := parseTemplate(template).catchAll(); got != want {
-			t.Errorf("%s: got %v", template, got)
-		}
-	}
-}
