@@ -62,19 +62,12 @@ type written struct {
 	version string
 }
 
-// Apply makes the owner's objects what is wanted, and deletes those that are not wanted any more. An object that somebody
-// else has is left alone: the error says so, and the others are applied all the same.
+// Apply makes the objects what is wanted. One that somebody else has is left alone: the error says so, and the others are
+// applied all the same.
 func (o *Objects) Apply(ctx context.Context, owner client.Object, want []client.Object) error {
 	var errs []error
-	wanted := map[objectKey]bool{}
 	for _, object := range want {
-		wanted[keyOfObject(object)] = true
-		if err := o.apply(ctx, owner, object); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	if len(errs) == 0 { // else a replacement may be missing
-		errs = append(errs, o.prune(ctx, owner, wanted))
+		errs = append(errs, o.apply(ctx, owner, object))
 	}
 	return errors.Join(errs...)
 }
@@ -135,8 +128,13 @@ func (o *Objects) last(key objectKey) (written, bool) {
 	return last, known
 }
 
-// prune deletes what the owner has and does not want.
-func (o *Objects) prune(ctx context.Context, owner client.Object, wanted map[objectKey]bool) error {
+// Prune deletes what the owner has and does not want. Only call it with all that is wanted, and once Apply has made that: a
+// rendering with Problems leaves out what it could not make, such as the Deployment that runs.
+func (o *Objects) Prune(ctx context.Context, owner client.Object, want []client.Object) error {
+	wanted := map[objectKey]bool{}
+	for _, object := range want {
+		wanted[keyOfObject(object)] = true
+	}
 	for _, kind := range ownedKinds {
 		list := &metav1.PartialObjectMetadataList{}
 		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))

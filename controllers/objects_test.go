@@ -68,6 +68,8 @@ var _ = Describe("the objects of an owner", func() {
 		Expect(value("two")).To(Equal("2"))
 
 		Expect(objects.Apply(ctx, owner, want[:1])).To(Succeed())
+		Expect(value("two")).To(Equal("2"), "what a rendering leaves out stays until it is pruned")
+		Expect(objects.Prune(ctx, owner, want[:1])).To(Succeed())
 		list := &corev1.ConfigMapList{}
 		Expect(live.List(ctx, list, client.InNamespace(owner.Namespace), client.HasLabels{meshv1alpha1.LabelService})).To(Succeed())
 		Expect(list.Items).To(HaveLen(1))
@@ -80,15 +82,14 @@ var _ = Describe("the objects of an owner", func() {
 		err := objects.Apply(ctx, owner, []client.Object{configMap("foreign", "ours"), configMap("own", "1")})
 		Expect(err).To(MatchError(ContainSubstring("ConfigMap " + owner.Namespace + "/foreign exists and belongs to somebody else: delete or rename it, or rename MeshService " + owner.Namespace + "/pay")))
 		Expect(value("foreign") + value("own")).To(Equal("theirs1"))
-		Expect(objects.Apply(ctx, owner, []client.Object{configMap("own", "1")})).To(Succeed())
+		Expect(objects.Prune(ctx, owner, []client.Object{configMap("own", "1")})).To(Succeed())
 		Expect(value("foreign")).To(Equal("theirs"), "it bears the owner's label, and is not pruned")
 	})
 
-	It("stay as they are while one of them cannot be written", func() {
-		Expect(objects.Apply(ctx, owner, []client.Object{configMap("old", "1")})).To(Succeed())
+	It("that the API server refuses are named, and keep no other from being written", func() {
 		bad := configMap("bad", "1")
 		bad.Data["no/key"] = ""
-		Expect(objects.Apply(ctx, owner, []client.Object{bad})).To(MatchError(ContainSubstring("apply ConfigMap " + owner.Namespace + "/bad")))
-		Expect(value("old")).To(Equal("1"))
+		Expect(objects.Apply(ctx, owner, []client.Object{bad, configMap("good", "1")})).To(MatchError(ContainSubstring("apply ConfigMap " + owner.Namespace + "/bad")))
+		Expect(value("good")).To(Equal("1"))
 	})
 })
