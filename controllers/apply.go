@@ -120,6 +120,6 @@ func failures(results []client.Result) []client.Result {
 // undecided reports whether it is not known yet if the identity is accepted: then nothing of it is written or removed.
 func undecided(key types.NamespacedName, problems []mesh.Problem) bool {
 	return slices.ContainsFunc(problems, func(p mesh.Problem) bool {
-		return p.Object == key && p.Reason == meshv1alpha1.ReasonSyncing
+		return p.Kind == mesh.KindServiceIdentity && p.Object == key && p.Reason == meshv1alpha1.ReasonSyncing
 	})
 }

@@ -33,7 +33,7 @@ func setAccepted(object *meshv1alpha1.ServiceIdentity, problems []mesh.Problem) 
 		Reason: meshv1alpha1.ReasonAccepted, Message: "the SPIFFE ID is granted to the namespace, and nobody else has it",
 	}
 	for _, problem := range problems {
-		if problem.Object != mesh.KeyOf(object) {
+		if problem.Kind != mesh.KindServiceIdentity || problem.Object != mesh.KeyOf(object) {
 			continue
 		}
 		was := meta.FindStatusCondition(object.Status.Conditions, condition.Type)
