@@ -2,6 +2,7 @@ package load
 
 import (
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jia-app/paymesh/test/lab"
 )
 
 // bank answers payments, as decide says: a status, or 0 for a connection that breaks. It counts what arrives.
@@ -43,9 +46,12 @@ func pay(t *testing.T, calls int, decide func(int) int) (*bank, Report) {
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
 	l := Start(Options{Address: server.Listener.Addr().String(), Host: "example.com", Roots: roots, Token: "t", Rate: 200, Timeout: 5 * time.Second})
-	for l.Sent() < calls {
-		time.Sleep(time.Millisecond) //nolint:forbidigo // a poll
-	}
+	lab.Eventually(t, time.Minute, func() error {
+		if sent := l.Sent(); sent < calls {
+			return fmt.Errorf("%d of %d calls are sent", sent, calls)
+		}
+		return nil
+	})
 	return b, l.Stop()
 }
 
