@@ -47,11 +47,10 @@ type contacts interface {
 // payments is payment.v1.PaymentService on a store.
 type payments struct {
 	paymentv1.UnimplementedPaymentServiceServer
-	store          *store.Store
-	contacts       contacts
-	contactTimeout time.Duration
-	now            func() time.Time
-	log            *slog.Logger
+	store    *store.Store
+	contacts contacts
+	now      func() time.Time
+	log      *slog.Logger
 }
 
 // CreatePayment takes a payment, once for each key.
@@ -158,11 +157,10 @@ func (p *payments) ListPayments(ctx context.Context, request *paymentv1.ListPaym
 	return response, nil
 }
 
-// checkPayer asks the contact service whether there is such a user. The caller's token is not passed on.
+// checkPayer asks the contact service whether there is such a user, within the service's own timeout. The caller's token is
+// not passed on.
 func (p *payments) checkPayer(ctx context.Context, user string) error {
-	limited, cancel := context.WithTimeout(ctx, p.contactTimeout)
-	defer cancel()
-	_, err := p.contacts.GetUserInfo(limited, &contactv1.GetUserInfoRequest{UserId: user})
+	_, err := p.contacts.GetUserInfo(ctx, &contactv1.GetUserInfoRequest{UserId: user})
 	switch status.Code(err) {
 	case codes.OK:
 		return nil

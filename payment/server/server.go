@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -17,7 +18,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
@@ -25,13 +25,13 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
-	"github.com/jia-app/paymesh/payment/breaker"
 	"github.com/jia-app/paymesh/payment/config"
-	"github.com/jia-app/paymesh/payment/contactv1"
 	"github.com/jia-app/paymesh/payment/interceptor"
 	"github.com/jia-app/paymesh/payment/mtls"
 	"github.com/jia-app/paymesh/payment/paymentv1"
+	"github.com/jia-app/paymesh/payment/services"
 	"github.com/jia-app/paymesh/payment/store"
+	"github.com/jia-app/paymesh/payment/tracing"
 )
 
 const (
@@ -41,20 +41,20 @@ const (
 	maxRequest = 64 << 10
 	// maxConnectionAge makes callers connect, and prove who they are, again: half of an SVID's hour.
 	maxConnectionAge = 30 * time.Minute
-	// maxReconnectDelay keeps gRPC from waiting two minutes for a service that is back.
-	maxReconnectDelay = time.Second
-	httpTimeout       = 10 * time.Second
+	httpTimeout      = 10 * time.Second
 )
 
 // Server is a wired payment service.
 type Server struct {
 	config   config.Config
 	log      *slog.Logger
+	source   mtls.Source // nil without mtls.enabled
 	store    *store.Store
 	grpc     *grpc.Server
 	http     *http.Server
 	health   *health.Server
-	contact  *grpc.ClientConn
+	services *services.Manager
+	tracer   *tracing.Tracer
 	registry *prometheus.Registry
 	closers  []func() error // in the order of opening
 
@@ -70,67 +70,62 @@ func New(ctx context.Context, c config.Config, log *slog.Logger) (_ *Server, err
 			err = errors.Join(err, s.close())
 		}
 	}()
-	serverCreds, clientCreds, err := s.credentials(ctx)
+	creds, err := s.credentials(ctx)
 	if err != nil {
 		return nil, err
 	}
+	if s.tracer, err = tracing.Start(ctx, "payment-service", os.LookupEnv); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, s.stopTracing)
 	if s.store, err = store.Open(ctx, c.Store.Path, store.Options{Retention: c.Store.IdempotencyRetention()}); err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.store.Close)
-	if err := s.dialContact(clientCreds); err != nil {
+	if err := s.connect(); err != nil {
 		return nil, err
 	}
-	if err := s.wire(serverCreds); err != nil {
+	if err := s.wire(creds); err != nil {
 		return nil, err
 	}
 	return s, s.listen(ctx)
 }
 
-// credentials are for the server and for its calls: SPIFFE mTLS, or plaintext on loopback, where the sidecar is.
-func (s *Server) credentials(ctx context.Context) (server, client credentials.TransportCredentials, err error) {
+// credentials are the server's: SPIFFE mTLS, or plaintext on loopback, where the sidecar is.
+func (s *Server) credentials(ctx context.Context) (credentials.TransportCredentials, error) {
 	if !s.config.MTLS.Enabled {
-		return insecure.NewCredentials(), insecure.NewCredentials(), nil
+		return insecure.NewCredentials(), nil
 	}
 	own, err := spiffeid.FromString(s.config.ServiceMesh.SPIFFEID)
 	if err != nil {
-		return nil, nil, fmt.Errorf("service_mesh.spiffe_id: %w", err)
-	}
-	peer, err := spiffeid.FromString(s.config.ExternalServices.ContactService.SPIFFEID)
-	if err != nil {
-		return nil, nil, fmt.Errorf("external_services.contact_service.spiffe_id: %w", err)
+		return nil, fmt.Errorf("service_mesh.spiffe_id: %w", err)
 	}
 	source, closeSource, err := mtls.NewSource(ctx, s.config.MTLS, own)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	s.closers = append(s.closers, closeSource)
-	return mtls.Server(source), mtls.Client(source, peer), nil
+	s.source, s.closers = source, append(s.closers, closeSource)
+	return mtls.Server(source), nil
 }
 
-func (s *Server) dialContact(creds credentials.TransportCredentials) error {
-	calls, err := interceptor.NewCalls("client", s.registry)
+// connect makes the connections to the other services, with the same identity.
+func (s *Server) connect() (err error) {
+	s.services, err = services.New(services.Options{
+		Services: s.config.ExternalServices, Discovery: s.config.ServiceMesh.Discovery, CircuitBreaker: s.config.CircuitBreaker,
+		Source: s.source, Registerer: s.registry, Log: s.log, Dial: []grpc.DialOption{s.tracer.Client()},
+	})
 	if err != nil {
-		return fmt.Errorf("register the metrics of calls: %w", err)
+		return err
 	}
-	contact := s.config.ExternalServices.ContactService
-	chain := []grpc.UnaryClientInterceptor{calls.Client}
-	if breakers := s.config.CircuitBreaker; breakers.Enabled {
-		guard, err := breaker.New(breaker.Options{Target: contact.Name, FailureThreshold: breakers.FailureThreshold, Open: breakers.OpenTimeout()}, s.registry)
-		if err != nil {
-			return fmt.Errorf("register the metrics of the circuit breaker: %w", err)
-		}
-		chain = append(chain, guard)
+	s.closers = append(s.closers, s.services.Close)
+	return nil
+}
+
+// stopTracing ends before the log does: a collector that is away is no error of the service.
+func (s *Server) stopTracing() error {
+	if err := s.tracer.Stop(); err != nil {
+		s.log.Warn("traces are lost", "error", err.Error())
 	}
-	s.contact, err = grpc.NewClient("dns:///"+contact.Address, grpc.WithTransportCredentials(creds), grpc.WithChainUnaryInterceptor(chain...),
-		grpc.WithDisableServiceConfig(), grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnectDelay},
-			MinConnectTimeout: contact.Timeout(),
-		}))
-	if err != nil {
-		return fmt.Errorf("the address of %s: %w", contact.Name, err)
-	}
-	s.closers = append(s.closers, s.contact.Close)
 	return nil
 }
 
@@ -147,13 +142,14 @@ func (s *Server) wire(creds credentials.TransportCredentials) error {
 	if err != nil {
 		return fmt.Errorf("register the metrics of calls: %w", err)
 	}
-	s.grpc = grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(maxRequest), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge}),
+	contacts, err := s.services.Contact()
+	if err != nil {
+		return err
+	}
+	s.grpc = grpc.NewServer(grpc.Creds(creds), s.tracer.Server(), grpc.MaxRecvMsgSize(maxRequest), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge}),
 		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Log(s.log), auth.Unary, interceptor.Validate(validator), interceptor.Recover(s.log)),
 		grpc.ChainStreamInterceptor(auth.Stream))
-	contact := s.config.ExternalServices.ContactService
-	paymentv1.RegisterPaymentServiceServer(s.grpc, &payments{
-		store: s.store, contacts: contactv1.NewContactServiceClient(s.contact), contactTimeout: contact.Timeout(), now: time.Now, log: s.log,
-	})
+	paymentv1.RegisterPaymentServiceServer(s.grpc, &payments{store: s.store, contacts: contacts, now: time.Now, log: s.log})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	if s.config.GRPC.EnableReflection {
 		reflection.Register(s.grpc)
@@ -212,6 +208,9 @@ func ignoreClosed(err error) error {
 // GRPCAddress is where the payment API is, with the port that was free where the configuration says 0.
 func (s *Server) GRPCAddress() string { return s.grpcListener.Addr().String() }
 
+// Services are the other services, for a process that has more to ask of them.
+func (s *Server) Services() *services.Manager { return s.services }
+
 // HTTPAddress is where /health and /metrics are.
 func (s *Server) HTTPAddress() string { return s.httpListener.Addr().String() }
 
@@ -232,6 +231,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	running.Go(func() { s.sweep(ctx) })
+	running.Go(func() { s.services.Run(ctx) })
 	s.log.Info("serving", "grpc", s.GRPCAddress(), "http", s.HTTPAddress())
 	<-ctx.Done()
 	s.stop()
