@@ -112,7 +112,7 @@ func (p *peer) watch(ctx context.Context, interval time.Duration) {
 func (p *peer) health(ctx context.Context, fresh time.Duration) Health {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.told && p.err == nil && !p.conn.Failing() {
+	if p.err == nil && !p.told && !p.conn.Failing() {
 		fresh = max(fresh, quietFor)
 	}
 	if p.asked.IsZero() || time.Since(p.asked) >= fresh {
@@ -123,8 +123,10 @@ func (p *peer) health(ctx context.Context, fresh time.Duration) Health {
 		Name: service.Name, Address: service.Address, SPIFFEID: service.SPIFFEID, Asked: p.asked,
 		Connection: p.conn.GetState().String(), CircuitBreaker: p.conn.Breaker(),
 	}
-	h.Healthy = p.err == nil && h.CircuitBreaker != "open"
+	h.Healthy = !p.asked.IsZero() && p.err == nil && h.CircuitBreaker != "open"
 	switch {
+	case p.asked.IsZero():
+		h.Detail = "it was not asked yet"
 	case p.err != nil:
 		h.Detail = p.err.Error()
 	case !h.Healthy:
