@@ -54,6 +54,7 @@ func (o *other) GetUserInfo(ctx context.Context, r *contactv1.GetUserInfoRequest
 		}
 	case "slow":
 		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
 	case "broken":
 		return nil, status.Error(codes.Unavailable, "broken")
 	case "unknown":
