@@ -21,19 +21,12 @@ type Options struct {
 	FailureThreshold int
 	// Open is how long it stays open before one call may try.
 	Open time.Duration
-	// OnChange is told when the state changes, as in "closed" to "open"; it must not block. nil, nobody is.
-	OnChange func(from, to string)
 }
 
 // New makes a client interceptor, with the metric circuit_breaker_state: 0 closed, 1 half-open, 2 open.
 func New(o Options, registerer prometheus.Registerer) (grpc.UnaryClientInterceptor, error) {
-	changed := func(_ string, from, to gobreaker.State) {
-		if o.OnChange != nil {
-			o.OnChange(from.String(), to.String())
-		}
-	}
 	b := gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
-		Name: o.Target, Timeout: o.Open, OnStateChange: changed,
+		Name: o.Target, Timeout: o.Open,
 		ReadyToTrip:  func(counts gobreaker.Counts) bool { return int(counts.ConsecutiveFailures) >= o.FailureThreshold },
 		IsSuccessful: func(err error) bool { return !isFailure(status.Code(err)) },
 		IsExcluded:   func(err error) bool { return status.Code(err) == codes.Canceled }, // says nothing about the service
