@@ -40,9 +40,8 @@ func (c *Conn) Failing() bool { return c.failing.Load() }
 // note remembers whether the service answered.
 func (c *Conn) note(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	err := call(ctx, method, request, answer, conn, opts...)
-	switch code := status.Code(err); {
-	case method == healthMethod || code == codes.Canceled: // says nothing of its calls
-	default:
+	if err == nil || ctx.Err() == nil { // a caller that gave up says nothing of the service
+		code := status.Code(err)
 		c.failing.Store(code == codes.Unavailable || code == codes.DeadlineExceeded)
 	}
 	return err

@@ -29,9 +29,10 @@ const (
 	// maxReconnectDelay keeps gRPC from waiting two minutes for a service that is back.
 	maxReconnectDelay = time.Second
 	// A connection whose other end is silent for pingAfter while a call is under way is asked, and dropped where nothing comes
-	// back within pingTimeout: a machine that lost power closes nothing. Less than 10 seconds gRPC does not take.
-	pingAfter   = 10 * time.Second
-	pingTimeout = 5 * time.Second
+	// back within pingTimeout, nor an acknowledgement of what was sent: a machine that lost power closes nothing. The longest
+	// call that config.yaml allows asks once, which servers with gRPC's defaults take.
+	pingAfter   = 30 * time.Second
+	pingTimeout = 10 * time.Second
 	// maxAnswer is far above any answer of these services.
 	maxAnswer = 1 << 20
 )
@@ -57,8 +58,9 @@ type Options struct {
 
 // Pool has one connection for each service: HTTP/2 carries all calls at once.
 type Pool struct {
-	options Options
-	calls   *interceptor.Calls
+	options   Options
+	calls     *interceptor.Calls
+	keepalive keepalive.ClientParameters
 
 	mu    sync.Mutex
 	conns map[string]*Conn
@@ -70,7 +72,9 @@ func New(o Options) (*Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of calls: %w", err)
 	}
-	return &Pool{options: o, calls: calls, conns: map[string]*Conn{}}, nil
+	return &Pool{
+		options: o, calls: calls, keepalive: keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}, conns: map[string]*Conn{},
+	}, nil
 }
 
 // Connect returns the connection to a service, the same one for each call with the same settings. It does not wait: the
@@ -99,12 +103,13 @@ func (p *Pool) Connect(service config.ExternalService) (*Conn, error) {
 	}
 	c.ClientConn, err = grpc.NewClient(target, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds), grpc.WithResolvers(p.options.Discovery.Builders()...),
-		grpc.WithChainUnaryInterceptor(p.within(service.Timeout()), p.calls.Client, guard),
+		grpc.WithChainUnaryInterceptor(p.calls.Client, guard, interceptor.Timeout(service.Timeout())),
+		grpc.WithChainStreamInterceptor(p.calls.ClientStream),
 		grpc.WithDefaultServiceConfig(inTurn),
 		// What DNS says of retries is not asked for, and there are none: with a sidecar it retries, and without one a call
 		// whose bytes have left may have had its effect. gRPC itself sends again only what has not left.
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.WithKeepaliveParams(p.keepalive),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnectDelay},
@@ -129,40 +134,32 @@ func (p *Pool) credentials(service config.ExternalService) (credentials.Transpor
 	return mtls.Client(p.options.Source, id), nil
 }
 
-// guard is the circuit breaker of a service. Health checks pass it by: they ask whether the service is back.
+// guard notes the outcomes of calls, behind the service's circuit breaker. Health checks pass both by: they ask whether the
+// service is back.
 func (p *Pool) guard(c *Conn) (grpc.UnaryClientInterceptor, error) {
-	settings := p.options.CircuitBreaker
-	if !settings.Enabled {
-		return c.note, nil
-	}
-	c.breaker.Store(closed)
-	broken, err := breaker.New(breaker.Options{
-		Target: c.service.Name, FailureThreshold: settings.FailureThreshold, Open: settings.OpenTimeout(),
-		OnChange: func(from, to string) {
-			c.breaker.Store(to)
-			p.options.Log.Warn("circuit breaker", "service", c.service.Name, "from", from, "to", to)
-		},
-	}, p.options.Registerer)
-	if err != nil {
-		return nil, fmt.Errorf("register the metrics of the circuit breaker of %s: %w", c.service.Name, err)
+	guarded := grpc.UnaryClientInterceptor(c.note)
+	if settings := p.options.CircuitBreaker; settings.Enabled {
+		c.breaker.Store(closed)
+		broken, err := breaker.New(breaker.Options{
+			Target: c.service.Name, FailureThreshold: settings.FailureThreshold, Open: settings.OpenTimeout(),
+			Log: p.options.Log, OnChange: func(state string) { c.breaker.Store(state) },
+		}, p.options.Registerer)
+		if err != nil {
+			return nil, fmt.Errorf("register the metrics of the circuit breaker of %s: %w", c.service.Name, err)
+		}
+		guarded = func(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			noted := func(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, opts ...grpc.CallOption) error {
+				return c.note(ctx, method, request, answer, conn, call, opts...)
+			}
+			return broken(ctx, method, request, answer, conn, noted, opts...)
+		}
 	}
 	return func(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 		if method == healthMethod {
 			return call(ctx, method, request, answer, conn, opts...)
 		}
-		return broken(ctx, method, request, answer, conn, func(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, opts ...grpc.CallOption) error {
-			return c.note(ctx, method, request, answer, conn, call, opts...)
-		}, opts...)
+		return guarded(ctx, method, request, answer, conn, call, opts...)
 	}, nil
-}
-
-// within ends calls that take too long, and whose own deadline is later.
-func (*Pool) within(timeout time.Duration) grpc.UnaryClientInterceptor {
-	return func(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		limited, cancel := context.WithTimeout(ctx, timeout)
-		defer cancel()
-		return call(limited, method, request, answer, conn, opts...)
-	}
 }
 
 // Close ends all connections, and the calls on them.

@@ -18,29 +18,41 @@ const storeTimeout = 2 * time.Second
 func (s *Server) pages() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
-		state := s.state(r.Context())
-		code := http.StatusOK
-		if state != "SERVING" {
+		state, reason := s.state(r.Context())
+		code, page := http.StatusOK, map[string]string{"status": state}
+		if state != healthv1.HealthCheckResponse_SERVING.String() {
 			code = http.StatusServiceUnavailable
 		}
-		s.answer(w, code, map[string]string{"status": state})
+		if reason != nil {
+			page["reason"] = reason.Error()
+		}
+		s.answer(w, code, page)
 	})
 	mux.Handle("GET /health/services", s.services)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	return mux
 }
 
-func (s *Server) state(ctx context.Context) string {
+// state says whether calls may be sent, and where it is known, why not.
+func (s *Server) state(ctx context.Context) (string, error) {
+	if s.identity != nil {
+		if err := s.identity.Ready(); err != nil {
+			return "WAITING_FOR_IDENTITY", err
+		}
+	}
 	limited, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if err := s.store.Ping(limited); err != nil {
-		return "STORE_UNAVAILABLE"
+		return "STORE_UNAVAILABLE", nil // the log of the calls that fail says more than this page should
 	}
 	answer, err := s.health.Check(limited, &healthv1.HealthCheckRequest{})
-	if err != nil {
-		return "UNKNOWN"
+	switch {
+	case err != nil:
+		return "UNKNOWN", nil
+	case !s.serving.Load() && answer.GetStatus() == healthv1.HealthCheckResponse_SERVING:
+		return "STARTING", nil
 	}
-	return answer.GetStatus().String()
+	return answer.GetStatus().String(), nil
 }
 
 func (s *Server) answer(w http.ResponseWriter, code int, body any) {

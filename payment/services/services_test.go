@@ -326,7 +326,7 @@ func TestTheBreakerOpensAndTheServiceIsStillAskedHowItIs(t *testing.T) {
 	if got := l.Health(t.Context())[0]; got.CircuitBreaker != "closed" || !got.Healthy {
 		t.Errorf("got %+v", got)
 	}
-	for _, want := range []string{`msg="circuit breaker" service=contact-service from=closed to=open`, "from=half-open to=closed"} {
+	for _, want := range []string{`msg="the circuit breaker is now open" target=contact-service before=closed`, `msg="the circuit breaker is now closed" target=contact-service before=half-open`} {
 		if !strings.Contains(l.log.String(), want) {
 			t.Errorf("the log has no %s: %s", want, l.log)
 		}
