@@ -58,7 +58,8 @@ func (c *contacts) GetFamilyMembers(ctx context.Context, request *contactv1.GetF
 func (c *contacts) members(ctx context.Context, family string) ([]User, error) {
 	unknown := status.Errorf(codes.NotFound, "there is no family %q", family)
 	if c.families != nil {
-		answer, err := c.families.GetFamily(ctx, &familyv1.GetFamilyRequest{FamilyId: family})
+		// There is another answer: it is not waited for.
+		answer, err := c.families.GetFamily(ctx, &familyv1.GetFamilyRequest{FamilyId: family}, grpc.WaitForReady(false))
 		switch status.Code(err) {
 		case codes.OK:
 			return c.data.withIDs(family, answer.GetFamily().GetMemberUserIds()), nil

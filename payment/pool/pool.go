@@ -110,7 +110,9 @@ func (p *Pool) Connect(service config.ExternalService) (*Conn, error) {
 		// whose bytes have left may have had its effect. gRPC itself sends again only what has not left.
 		grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 		grpc.WithKeepaliveParams(p.keepalive),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
+		// A call that finds no connection waits for one, within its deadline: a service that was restarted, or a sidecar that is
+		// late, fails nobody. Where it stays away, the circuit breaker keeps the others from waiting.
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer), grpc.WaitForReady(true)),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnectDelay},
 			MinConnectTimeout: service.Timeout(),
