@@ -237,8 +237,10 @@ func (o *Objects) delete(ctx context.Context, key objectKey, object client.Objec
 	target := cachedAs(key.kind)
 	target.SetNamespace(key.Namespace)
 	target.SetName(key.Name)
-	// In the foreground, so that a Deployment is gone when its pods are, and not before.
-	options := []client.DeleteOption{client.Preconditions{UID: &uid}, client.PropagationPolicy(metav1.DeletePropagationForeground)}
+	options := []client.DeleteOption{client.Preconditions{UID: &uid}}
+	if key.kind == deploymentKind { // so that it is gone when its pods are, and not before
+		options = append(options, client.PropagationPolicy(metav1.DeletePropagationForeground))
+	}
 	if err := o.Client.Delete(ctx, target, options...); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("delete %s, which is not wanted any more: %w", key, err)
 	}

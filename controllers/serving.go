@@ -29,9 +29,11 @@ func (s *Serving) NeedLeaderElection() bool { return false }
 func (s *Serving) Start(ctx context.Context) error {
 	services, gateways := &meshv1alpha1.MeshServiceList{}, &meshv1alpha1.MeshGatewayList{}
 	for _, list := range []client.ObjectList{services, gateways} { // the cache answers once it is filled
-		if err := s.Client.List(ctx, list); ctx.Err() != nil {
-			return nil
-		} else if err != nil {
+		err := s.Client.List(ctx, list)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was told to end before it began
+		}
+		if err != nil {
 			return fmt.Errorf("list what proxies are to be served: %w", err)
 		}
 	}
