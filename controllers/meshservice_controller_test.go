@@ -256,10 +256,14 @@ var _ = Describe("reconciling a MeshService", func() {
 		Expect(r.reconcile("pay")).To(Equal(ctrl.Result{}))
 		Expect(r.says("pay", "WorkloadReady")).To(Equal("False Progressing"))
 
-		r.reconcile("pay", r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) { spec.Workload.Persistence.WhenDeleted = meshv1alpha1.RetentionDelete }))
+		r.reconcile("pay", r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.Workload.Persistence.WhenDeleted = meshv1alpha1.RetentionDelete
+		}))
 		Expect(exists(claim, "pay-data")).To(BeTrue())
 		Expect(metav1.IsControlledBy(claim, r.get("pay"))).To(BeTrue())
-		r.reconcile("pay", r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) { spec.Workload.Persistence.WhenDeleted = meshv1alpha1.RetentionRetain }))
+		r.reconcile("pay", r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.Workload.Persistence.WhenDeleted = meshv1alpha1.RetentionRetain
+		}))
 		Expect(exists(claim, "pay-data")).To(BeTrue())
 		Expect(claim.OwnerReferences).To(BeEmpty())
 	})
