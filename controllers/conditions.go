@@ -147,7 +147,7 @@ type reporter struct {
 func (r reporter) report(ctx context.Context, before, object client.Object, were, are []metav1.Condition) error {
 	status := object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
 	if err := r.client.Status().Patch(ctx, status, client.MergeFrom(before)); err != nil {
-		return client.IgnoreNotFound(fmt.Errorf("report the status of %T %s: %w", object, client.ObjectKeyFromObject(object), err))
+		return client.IgnoreNotFound(fmt.Errorf("report the status of %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err))
 	}
 	for _, condition := range are {
 		was := meta.FindStatusCondition(were, condition.Type)

@@ -118,7 +118,7 @@ func addressesOf(ctx context.Context, reader client.Reader, service mesh.Service
 // SetupWithManager registers the controller on every replica, and what wakes it.
 func (r *EndpointReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	t := meshTriggers{client: mgr.GetClient(), kind: mesh.KindMeshService}
-	return builder.TypedControllerManagedBy[mesh.ProxyKey](mgr).Named("endpoints").
+	return named(mgr, builder.TypedControllerManagedBy[mesh.ProxyKey](mgr).Named("endpoints")).
 		Watches(&meshv1alpha1.MeshService{}, t.handle(self), builder.WithPredicates(specChanges)).
 		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(t.identity), builder.WithPredicates(claimChanges)).
 		Watches(&discoveryv1.EndpointSlice{}, t.handle(slicesOf), builder.WithPredicates(endpointChanges)).

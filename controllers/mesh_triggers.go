@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -160,11 +161,7 @@ func (t meshTriggers) identity(ctx context.Context, identity client.Object) []me
 
 // self is the key of a MeshService or a MeshGateway.
 func self(_ context.Context, object client.Object) []mesh.ProxyKey {
-	kind := mesh.KindMeshService
-	if _, ok := object.(*meshv1alpha1.MeshGateway); ok {
-		kind = mesh.KindMeshGateway
-	}
-	return []mesh.ProxyKey{proxyKey(kind, client.ObjectKeyFromObject(object))}
+	return []mesh.ProxyKey{proxyKey(kindOf(object), client.ObjectKeyFromObject(object))}
 }
 
 // controller is a controller of one of the kinds: woken by what the Mesh is built from, by its objects, and by its proxies.
@@ -190,7 +187,17 @@ func (d *Deployer) controller(mgr ctrl.Manager, kind, name string) *builder.Type
 	} {
 		b = b.WatchesMetadata(object, t.handle(owned))
 	}
-	return b.WithOptions(controller.TypedOptions[mesh.ProxyKey]{MaxConcurrentReconciles: meshWorkers})
+	return named(mgr, b).WithOptions(controller.TypedOptions[mesh.ProxyKey]{MaxConcurrentReconciles: meshWorkers})
+}
+
+// named has each line of a controller's log name the object.
+func named(mgr ctrl.Manager, b *builder.TypedBuilder[mesh.ProxyKey]) *builder.TypedBuilder[mesh.ProxyKey] {
+	return b.WithLogConstructor(func(key *mesh.ProxyKey) logr.Logger {
+		if key == nil {
+			return mgr.GetLogger()
+		}
+		return mgr.GetLogger().WithValues("kind", key.Kind, "namespace", key.Namespace, "name", key.Name)
+	})
 }
 
 // reports is a source of keys of whose proxies something is new.

@@ -127,7 +127,11 @@ func stateOf(object client.Object) string {
 	}
 	annotations := maps.Clone(object.GetAnnotations())
 	maps.DeleteFunc(annotations, func(key, _ string) bool { return strings.HasPrefix(key, "deployment.kubernetes.io/") })
-	return fmt.Sprint(object.GetUID(), object.GetGeneration(), object.GetLabels(), annotations, object.GetOwnerReferences())
+	var owners []types.UID
+	for _, owner := range object.GetOwnerReferences() {
+		owners = append(owners, owner.UID)
+	}
+	return fmt.Sprint(object.GetUID(), object.GetGeneration(), object.GetLabels(), annotations, owners)
 }
 
 // adoptable reports whether an object is a volume's claim that outlived a MeshService of the owner's name, or changes from
@@ -284,10 +288,13 @@ func keyOfObject(object client.Object) objectKey {
 
 func (k objectKey) String() string { return k.kind.Kind + " " + k.NamespacedName.String() }
 
-// kindOf is the kind of an owner; objects from a typed client do not say theirs.
-func kindOf(owner client.Object) string {
-	if _, ok := owner.(*meshv1alpha1.MeshGateway); ok {
+// kindOf is the kind of an object of this API; those from a typed client do not say theirs.
+func kindOf(object client.Object) string {
+	switch object.(type) {
+	case *meshv1alpha1.MeshGateway:
 		return mesh.KindMeshGateway
+	case *meshv1alpha1.ServiceIdentity:
+		return mesh.KindServiceIdentity
 	}
 	return mesh.KindMeshService
 }

@@ -96,7 +96,7 @@ func objectOf(objects mesh.Objects, key mesh.ProxyKey) metav1.Object {
 // SetupWithManager registers the controller on every replica, and what wakes it.
 func (r *ProxyReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	t := meshTriggers{client: mgr.GetClient()}
-	return t.watch(builder.TypedControllerManagedBy[mesh.ProxyKey](mgr).Named("proxies")).
+	return named(mgr, t.watch(builder.TypedControllerManagedBy[mesh.ProxyKey](mgr).Named("proxies"))).
 		WithOptions(controller.TypedOptions[mesh.ProxyKey]{MaxConcurrentReconciles: meshWorkers, NeedLeaderElection: ptr.To(false)}).
 		Complete(r)
 }
