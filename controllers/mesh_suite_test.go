@@ -77,16 +77,21 @@ func (r *meshRig) key(kind, name string) mesh.ProxyKey {
 
 func (r *meshRig) of(name string) mesh.ProxyKey { return r.key(mesh.KindMeshService, name) }
 
-// service makes a MeshService.
 func (r *meshRig) service(name string, change ...func(*meshv1alpha1.MeshServiceSpec)) *meshv1alpha1.MeshService {
 	GinkgoHelper()
-	object := &meshv1alpha1.MeshService{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns.Name, Name: name}}
+	return meshService(r.ns, name, change...)
+}
+
+// meshService makes a MeshService.
+func meshService(ns *corev1.Namespace, name string, change ...func(*meshv1alpha1.MeshServiceSpec)) *meshv1alpha1.MeshService {
+	GinkgoHelper()
+	object := &meshv1alpha1.MeshService{ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: name}}
 	object.Spec.Workload.Image = "example/service:1"
 	object.Spec.Ports = []meshv1alpha1.ServicePort{{Name: "grpc", Port: 8081, Protocol: meshv1alpha1.ProtocolGRPC}}
 	for _, f := range change {
 		f(&object.Spec)
 	}
-	Expect(live.Create(r.ctx, object)).To(Succeed())
+	Expect(live.Create(context.Background(), object)).To(Succeed())
 	return object
 }
 
