@@ -173,7 +173,9 @@ func TestAStreamThatTheCallerLeavesIsCounted(t *testing.T) {
 	}
 	cancel()
 	for _, calls := range []*Calls{chat.client, chat.server} {
-		eventually(t, func() bool { return testutil.ToFloat64(calls.total.WithLabelValues("test.Echo", "Chat", "Canceled")) == 1 })
+		eventually(t, func() bool {
+			return testutil.ToFloat64(calls.total.WithLabelValues("test.Echo", "Chat", "Canceled")) == 1
+		})
 	}
 	_ = chat.conn.Close()
 	if _, err := chat.conn.NewStream(t.Context(), &echo.Streams[0], "/test.Echo/Chat"); err == nil {
