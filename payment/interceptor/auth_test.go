@@ -163,7 +163,7 @@ func TestWhoMayNotCallIsNotAskedForItsUser(t *testing.T) {
 	all := policy.Rules{{Name: "till", SPIFFEID: till.String(), Methods: []string{"*"}}}
 	g := newGuard(t, all, func(a *Auth) { a.Tokens = tokens })
 	good := "Bearer " + sign(t, jwt.SigningMethodES256, "ec", ec, nil)
-	if got, err := g.call(t, createMethod, remote, till.String(), "authorization", good); err != nil || *got != (Identity{till, User{"https://issuer", "ann"}}) {
+	if got, err := g.call(t, createMethod, remote, till.String(), "authorization", good); err != nil || *got != (Identity{till, "till", User{"https://issuer", "ann"}}) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if _, err := g.call(t, createMethod, remote, till.String()); status.Code(err) != codes.Unauthenticated || !strings.Contains(g.log.String(), "0 headers authorization") {

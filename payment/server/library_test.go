@@ -218,7 +218,7 @@ func TestAPolicyIsEnforcedForEachMethodAndStreamOfAProcessWithoutASidecar(t *tes
 	}
 	for _, want := range []string{
 		`"nearest_rule":"gateway (this caller, other methods)"`, `"nearest_rule":"gateway (this method, other callers)"`, `"caller":"spiffe://jia.app/other"`,
-		`"service":"spiffe://jia.app/payment-service"`, `"connection refused"`, `"method":"/grpc.health.v1.Health/Watch","reason":"method_not_allowed"`,
+		`"service":"spiffe://jia.app/payment-service"`, `"connection refused"`, `"caller":"spiffe://jia.app/api-gateway","rule":"gateway"`, `"method":"/grpc.health.v1.Health/Watch","reason":"method_not_allowed"`,
 	} {
 		eventually(t, func() bool { return strings.Contains(l.log.String(), want) }) // a refused handshake is told after its alert
 	}
