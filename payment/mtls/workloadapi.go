@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,6 +79,7 @@ func (w *watched) OnX509ContextUpdate(update *workloadapi.X509Context) {
 		}
 		others = append(others, svid.ID.String())
 	}
+	slices.Sort(others) // SPIRE's order is not always the same
 	w.fail(fmt.Sprintf("it gives this process %s and not %s, which service_mesh.spiffe_id wants", strings.Join(others, ", "), w.want))
 }
 
