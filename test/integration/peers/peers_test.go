@@ -195,7 +195,7 @@ func TestWhoeverHasAnotherIdentityIsNotCalled(t *testing.T) {
 			if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Unavailable {
 				t.Errorf("got %v", err)
 			}
-			if id != "" && !strings.Contains(err.Error(), `unexpected ID "`+id+`"`) {
+			if id != "" && !strings.Contains(err.Error(), "unexpected ID \\\""+id+"\\\"") {
 				t.Errorf("the error does not say who answered: %v", err)
 			}
 			if got := c.Health(t.Context())[0]; got.Healthy || !strings.Contains(got.Detail, "contact-service does not answer") {
