@@ -118,7 +118,8 @@ func TestAPolicyIsEnforcedByCallerAndMethodAndEachDenialIsExplainedToTheOperator
 		"health, by nobody's rule": {healthMethod, "spiffe://jia.app/other", nil, codes.PermissionDenied, []string{`"reason":"caller_unknown"`}, policy.CallerUnknown, "grpc.health.v1.Health", "Check"},
 		"a method that is not on the list": {
 			"/payment.v1.PaymentService/Delete", till.String(), nil, codes.PermissionDenied,
-			[]string{`"caller":"spiffe://jia.app/till"`, "not on the list"}, methodUnknown, "payment.v1.PaymentService", "Delete",
+			[]string{`"caller":"spiffe://jia.app/till"`, "not on the list"},
+			methodUnknown, "payment.v1.PaymentService", "Delete",
 		},
 		"a path without its slash": {getMethod[1:], till.String(), nil, codes.PermissionDenied, []string{"not on the list"}, methodUnknown, "payment.v1.PaymentService", "GetPayment"},
 		"no certificate":           {getMethod, "", nil, codes.Unauthenticated, []string{"no certificate with a SPIFFE ID"}, noWorkload, "payment.v1.PaymentService", "GetPayment"},

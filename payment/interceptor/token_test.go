@@ -155,8 +155,10 @@ func TestChangedKeysAreReadAndBrokenOnesAreNot(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{broken"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if !good(ec) || !good(ec) {
-		t.Error("a broken file took the keys away")
+	for range 2 {
+		if !good(ec) {
+			t.Error("a broken file took the keys away")
+		}
 	}
 	publish(t, path, next, rsaKey)
 	if good(ec) || !good(next) {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -125,8 +127,8 @@ func TestAnAllowThatIsTakenBackIsRefusedSoonAndWithoutARestart(t *testing.T) {
 		begin := time.Now()
 		lab.Eventually(t, patience, func() error {
 			n++
-			if err := p.pay(t.Context(), client, fmt.Sprintf("order-%d", n)); status.Code(err) != want {
-				return fmt.Errorf("call %d: got %v, want %s", n, err, want)
+			if got := status.Code(p.pay(t.Context(), client, fmt.Sprintf("order-%d", n))); got != want {
+				return fmt.Errorf("call %d: got %s, want %s", n, got, want)
 			}
 			return nil
 		})
@@ -139,10 +141,11 @@ func TestAnAllowThatIsTakenBackIsRefusedSoonAndWithoutARestart(t *testing.T) {
 		refused = append(refused, until(codes.PermissionDenied))
 		p.allow(t, "rules: [")
 		lab.Eventually(t, patience, func() error {
-			if _, page, err := p.page("/metrics"); err != nil || !strings.Contains(page, "\nauth_policy_outdated 1\n") {
-				return fmt.Errorf("a broken policy is not told (%v)", err)
+			_, page, err := p.page("/metrics")
+			if err == nil && !strings.Contains(page, "\nauth_policy_outdated 1\n") {
+				err = errors.New("a broken policy is not told")
 			}
-			return nil
+			return err
 		})
 		if err := p.pay(t.Context(), client, "order-of-a-broken-policy"); status.Code(err) != codes.PermissionDenied {
 			t.Errorf("with a broken policy: %v: the one before it holds", err)
@@ -184,6 +187,21 @@ func TestTheProcessWaitsForItsIdentityAndServesAsSoonAsThereIsAnEntry(t *testing
 			t.Errorf("the log has no line with %q:\n%s", line, p.log)
 		}
 	}
+}
+
+func TestTheProcessWaitsForItsAgent(t *testing.T) {
+	payments, contacts := enter(t, name(t, "payment-service")), enter(t, name(t, "contact-service"))
+	p := prepare(t, payments, contacts, &contact{address: freeAddress(t)})
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	p.env["MTLS_WORKLOAD_API"] = "unix://" + socket
+	p.start(t)
+	p.await(t, http.StatusServiceUnavailable, "no such file or directory")
+	begin := time.Now()
+	if err := os.Symlink(strings.TrimPrefix(agent.WorkloadAPI, "unix://"), socket); err != nil {
+		t.Fatal(err)
+	}
+	p.await(t, http.StatusOK, "SERVING")
+	t.Logf("ready %s after its agent", time.Since(begin).Round(time.Millisecond))
 }
 
 func TestAProcessThatIsToldToEndWhileItWaitsEnds(t *testing.T) {
