@@ -234,7 +234,7 @@ type NativeProtocol string
 const NativeGRPC NativeProtocol = "GRPC"
 
 // Exposure is a way in from outside the mesh.
-// +kubebuilder:validation:XValidation:rule="has(self.transcode) && self.transcode || has(self.protocols)",message="an exposure must say how: transcode: true for JSON over HTTP, protocols: [GRPC] for native gRPC, or both"
+// +kubebuilder:validation:XValidation:rule="has(self.transcode) && self.transcode || has(self.protocols)",message="expose must say how each is served: transcode: true for JSON over HTTP, protocols: [GRPC] for native gRPC, or both"
 type Exposure struct {
 	// name of the exposure. At most 63 characters.
 	// +required

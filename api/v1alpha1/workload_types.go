@@ -1,9 +1,7 @@
 package v1alpha1
 
 import (
-	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // PolicySupport says whether an image enforces the rules of its MeshService by itself.
@@ -62,7 +60,7 @@ type Workload struct {
 
 	// resources of the process, as in a container.
 	// +optional
-	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+	Resources *Resources `json:"resources,omitempty"`
 
 	// serviceAccountName is the ServiceAccount of the pods, at most 253 characters. Unset, one with this object's name is
 	// created. Immutable.
@@ -177,11 +175,12 @@ type Health struct {
 
 // Persistence is a volume.
 // +kubebuilder:validation:XValidation:rule="(has(self.storageClassName) ? self.storageClassName : \"\") == (has(oldSelf.storageClassName) ? oldSelf.storageClassName : \"\")",fieldPath=".storageClassName",message="storageClassName cannot be set, changed or removed later, for a volume stays in its class: create another MeshService and move the data there"
+// +kubebuilder:validation:XValidation:rule="type(self.size) == string && !self.size.matches('^[0-9]{1,15}([.][0-9]{1,3})?(m|k|[MGTPE]|[KMGTPE]i)?$') || type(oldSelf.size) == string && !oldSelf.size.matches('^[0-9]{1,15}([.][0-9]{1,3})?(m|k|[MGTPE]|[KMGTPE]i)?$') || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",fieldPath=".size",message="size cannot shrink, for a volume only grows: leave it as it was, or create another MeshService and move the data there"
 type Persistence struct {
-	// size of the volume, at least 1Mi. It can grow where the storage class allows that.
+	// size of the volume, at least 1Mi. It can grow where the storage class allows that, and never shrinks.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0",message="size must be at least 1Mi, for example 1Gi"
-	Size resource.Quantity `json:"size"`
+	// +kubebuilder:validation:XValidation:rule="type(self) == string && !self.matches('^[0-9]{1,15}([.][0-9]{1,3})?(m|k|[MGTPE]|[KMGTPE]i)?$') || quantity(string(self)).compareTo(quantity('1Mi')) >= 0",message="size must be at least 1Mi, for example 1Gi"
+	Size Amount `json:"size"`
 
 	// storageClassName of the volume, at most 253 characters. Unset, the cluster's default. Immutable.
 	// +optional
@@ -197,7 +196,7 @@ type Persistence struct {
 	MountPath string `json:"mountPath,omitempty"`
 
 	// whenDeleted says what becomes of the volume when the MeshService is deleted. Retain (the default) keeps it, and a
-	// MeshService of the same name finds its data again.
+	// MeshService of the same name finds its data again. Delete deletes it.
 	// +optional
 	// +kubebuilder:default=Retain
 	WhenDeleted RetentionPolicy `json:"whenDeleted,omitempty"`
