@@ -35,7 +35,7 @@ const ProtocolGRPC Protocol = "GRPC"
 // +kubebuilder:validation:XValidation:rule="!has(self.ports) || self.ports.all(p, self.ports.exists_one(q, q.port == p.port))",fieldPath=".ports",message="ports must each have a port of their own: choose another for one of those that share it"
 // +kubebuilder:validation:XValidation:rule="!has(self.workload.health) || !has(self.ports) || !self.ports.exists(p, p.port == self.workload.health.port)",fieldPath=".workload.health.port",message="workload.health.port must not be one of ports: those are on loopback only, while the page is on the pod's address; have the process serve it on another port"
 // +kubebuilder:validation:XValidation:rule="!has(self.workload.health) || !has(self.dependsOn) || !self.dependsOn.exists(d, d.localPort == self.workload.health.port)",fieldPath=".workload.health.port",message="workload.health.port must not be a localPort of dependsOn, where the sidecar listens: choose another localPort"
-// +kubebuilder:validation:XValidation:rule="!has(self.expose) || !has(self.ports) || self.expose.all(e, has(e.port) ? self.ports.exists(p, p.name == e.port) : self.ports.size() == 1)",fieldPath=".expose",message="expose must name one of ports in port, and may leave it out only where there is one"
+// +kubebuilder:validation:XValidation:rule="!has(self.expose) || !has(self.ports) || self.expose.all(e, has(e.port) ? self.ports.exists(p, p.name == e.port) : self.ports.size() == 1)",fieldPath=".expose",message="expose must name one of ports in port, by its name and not its number, and may leave it out only where there is one"
 type MeshServiceSpec struct {
 	// identity is who the service is. Unset, a ServiceIdentity with the default SPIFFE ID,
 	// spiffe://<trust domain>/ns/<namespace>/sa/<service account>, is created for it.
@@ -247,7 +247,6 @@ type Exposure struct {
 	// port is the name of the port, at most 15 characters. Needed only where there are several.
 	// +optional
 	// +kubebuilder:validation:MaxLength=15
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && !self.contains('--')",message="port must be the name of a port, for example grpc, not its number: where there is only one leave it out"
 	Port string `json:"port,omitempty"`
 
 	// hostnames under which the methods are served, from 1 to 16, each of at most 253 characters.

@@ -175,11 +175,11 @@ type Health struct {
 
 // Persistence is a volume.
 // +kubebuilder:validation:XValidation:rule="(has(self.storageClassName) ? self.storageClassName : \"\") == (has(oldSelf.storageClassName) ? oldSelf.storageClassName : \"\")",fieldPath=".storageClassName",message="storageClassName cannot be set, changed or removed later, for a volume stays in its class: create another MeshService and move the data there"
-// +kubebuilder:validation:XValidation:rule="type(self.size) == string && !self.size.matches('^[0-9]{1,15}([.][0-9]{1,3})?(m|k|[MGTPE]|[KMGTPE]i)?$') || type(oldSelf.size) == string && !oldSelf.size.matches('^[0-9]{1,15}([.][0-9]{1,3})?(m|k|[MGTPE]|[KMGTPE]i)?$') || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",fieldPath=".size",message="size cannot shrink, for a volume only grows: leave it as it was, or create another MeshService and move the data there"
+// +kubebuilder:validation:XValidation:rule="type(self.size) == string && !self.size.matches('^[0-9]+([.][0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$') || type(oldSelf.size) == string && !oldSelf.size.matches('^[0-9]+([.][0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$') || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",fieldPath=".size",message="size cannot shrink, for a volume only grows: leave it as it was, or create another MeshService and move the data there"
 type Persistence struct {
 	// size of the volume, at least 1Mi. It can grow where the storage class allows that, and never shrinks.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="type(self) == string && !self.matches('^[0-9]{1,15}([.][0-9]{1,3})?(m|k|[MGTPE]|[KMGTPE]i)?$') || quantity(string(self)).compareTo(quantity('1Mi')) >= 0",message="size must be at least 1Mi, for example 1Gi"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self < 0 || self >= 1048576 : !self.matches('^[0-9]+([.][0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$') || quantity(self).compareTo(quantity('1Mi')) >= 0",message="size must be at least 1Mi, for example 1Gi"
 	Size Amount `json:"size"`
 
 	// storageClassName of the volume, at most 253 characters. Unset, the cluster's default. Immutable.
