@@ -8,6 +8,15 @@ import (
 // +kubebuilder:validation:Enum=ClusterIP;NodePort;LoadBalancer
 type GatewayServiceType string
 
+const (
+	// GatewayServiceClusterIP is reached from inside the cluster, or by whoever forwards to it.
+	GatewayServiceClusterIP GatewayServiceType = "ClusterIP"
+	// GatewayServiceNodePort is reached at a port of every node, too.
+	GatewayServiceNodePort GatewayServiceType = "NodePort"
+	// GatewayServiceLoadBalancer is reached at an address that the cluster's load balancer gives it, too.
+	GatewayServiceLoadBalancer GatewayServiceType = "LoadBalancer"
+)
+
 // MeshGatewaySpec says where the mesh is entered from outside, who vouches for callers, and who may expose what.
 // +kubebuilder:validation:XValidation:rule="(has(self.identity) && has(self.identity.path) ? self.identity.path : \"\") == (has(oldSelf.identity) && has(oldSelf.identity.path) ? oldSelf.identity.path : \"\") && (has(self.identity) && has(self.identity.name) ? self.identity.name : \"\") == (has(oldSelf.identity) && has(oldSelf.identity.name) ? oldSelf.identity.name : \"\")",fieldPath=".identity",message="identity.path and identity.name cannot be set, changed or removed later, for peers know the gateway by them: create another MeshGateway and delete this one when nobody uses it"
 // +kubebuilder:validation:XValidation:rule="self.listeners.all(l, self.listeners.exists_one(m, m.port == l.port))",fieldPath=".listeners",message="listeners must each have a port of their own: choose another for one of those that share it"
@@ -47,7 +56,8 @@ type MeshGatewaySpec struct {
 	// +kubebuilder:validation:Maximum=100
 	Replicas *int32 `json:"replicas,omitempty"`
 
-	// resources of the proxy, as in a container.
+	// resources of the proxy, as in a container. Unset, it is sure to get 100m of cpu and 128Mi of memory, and gets no more than
+	// 1Gi of memory.
 	// +optional
 	Resources *Resources `json:"resources,omitempty"`
 

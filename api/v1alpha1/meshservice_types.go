@@ -215,6 +215,7 @@ type AllowRule struct {
 
 // Caller is a MeshService, or whoever has a SPIFFE ID.
 // +kubebuilder:validation:XValidation:rule="has(self.service) != has(self.spiffeID)",message="from must have exactly one of service, a MeshService, and spiffeID, a caller outside this cluster"
+// +structType=atomic
 type Caller struct {
 	// service is a MeshService. Traffic flows when its dependsOn names this one.
 	// +optional
@@ -306,6 +307,7 @@ type EgressRule struct {
 
 // EgressTarget is a range of addresses, or pods.
 // +kubebuilder:validation:XValidation:rule="has(self.cidr) != has(self.selector)",message="to must have exactly one of cidr, for addresses outside the cluster, and selector, for pods"
+// +structType=atomic
 type EgressTarget struct {
 	// cidr is a range of addresses, for example 10.20.0.0/16. At most 64 characters.
 	// +optional

@@ -51,6 +51,7 @@ type ExactMethod string
 type SPIFFEID string
 
 // ObjectReference names an object of this group.
+// +structType=atomic
 type ObjectReference struct {
 	// name of the object. At most 52 characters.
 	// +required
@@ -62,6 +63,7 @@ type ObjectReference struct {
 }
 
 // ConfigMapKey names a key of a ConfigMap in the same namespace.
+// +structType=atomic
 type ConfigMapKey struct {
 	// configMap is the name of the ConfigMap. At most 253 characters.
 	// +required

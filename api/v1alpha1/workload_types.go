@@ -58,7 +58,7 @@ type Workload struct {
 	// +kubebuilder:validation:MaxItems=64
 	Env []EnvVar `json:"env,omitempty"`
 
-	// resources of the process, as in a container.
+	// resources of the process, as in a container. Unset, it is sure of nothing and has no limit. The sidecar has its own.
 	// +optional
 	Resources *Resources `json:"resources,omitempty"`
 
@@ -136,6 +136,7 @@ type EnvVarSource struct {
 }
 
 // SecretKey names a key of a Secret in the same namespace.
+// +structType=atomic
 type SecretKey struct {
 	// name of the Secret. At most 253 characters.
 	// +required
