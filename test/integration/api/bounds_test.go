@@ -28,7 +28,7 @@ type violation struct {
 	under []any    // where the cause is, below that
 	says  []string // words of each cause
 	cause metav1.CauseType
-	also  bool // other causes come with it, always
+	also  bool // causes of other types come with it, always
 }
 
 // violations are one for each bound of a field, given its value in a valid object.
@@ -52,6 +52,12 @@ func violations(schema *apiextensions.JSONSchemaProps, value any) []violation {
 	if len(schema.Enum) > 0 {
 		add("no such value", "Nothing", metav1.CauseTypeFieldValueNotSupported, fmt.Sprintf("supported values: %q", fmt.Sprint(schema.Enum[0])))
 	}
+	// A boolean is what hardly a field wants. What else is said of it depends on the field: lists, enums and scales say more.
+	var other any = true
+	if schema.Type == "boolean" {
+		other = "true"
+	}
+	all = append(all, violation{does: "of another type", wrong: other, also: true, cause: metav1.CauseTypeTypeInvalid, says: []string{"must be of type "}})
 	for _, name := range schema.Required {
 		all = append(all, violation{does: "no " + name, below: []any{name}, cause: metav1.CauseTypeFieldValueRequired, says: []string{"Required value"}})
 	}
@@ -71,6 +77,13 @@ func violations(schema *apiextensions.JSONSchemaProps, value any) []violation {
 		}
 	}
 	return all
+}
+
+// unbroken says of a schema that it has what no violation is made for. A pattern is broken with the rule that has its words.
+func unbroken(s *apiextensions.JSONSchemaProps) bool {
+	return s.MultipleOf != nil || s.ExclusiveMinimum || s.ExclusiveMaximum || s.UniqueItems || s.Nullable || s.Not != nil ||
+		len(s.AllOf)+len(s.OneOf)+len(s.AnyOf)+len(s.PatternProperties)+len(s.Dependencies) > 0 || s.XPreserveUnknownFields != nil || s.XEmbeddedResource ||
+		s.Format != "" && s.Type != "integer" || s.Pattern != "" && len(s.XValidations) == 0
 }
 
 func ofList(schema *apiextensions.JSONSchemaProps, list []any) []violation {
@@ -125,6 +138,9 @@ func TestEachBoundRefusesWhatIsBeyondIt(t *testing.T) {
 			crdOf(t, plural).EachField(func(field, _ string, schema *apiextensions.JSONSchemaProps) {
 				if strings.HasPrefix(field, "status.conditions[]") {
 					return // Kubernetes' own
+				}
+				if unbroken(schema) && field != "spec.workload.config" && field != "spec.workload.patch" {
+					t.Errorf("%s has a bound of a sort that violations does not know: add it", field)
 				}
 				places := locate(from, field)
 				if len(places) == 0 && field != "status" {
