@@ -174,7 +174,7 @@ type Dependency struct {
 	// +required
 	Service ObjectReference `json:"service"`
 
-	// port is the name of its port, at most 15 characters. Needed only where it has several.
+	// port is the name of its port, at most 15 characters. Needed only where it has several: unset, it is the only one.
 	// +optional
 	// +kubebuilder:validation:MaxLength=15
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && !self.contains('--')",message="port must be the name of a port, for example grpc, not its number: where there is only one leave it out"
@@ -245,7 +245,7 @@ type Exposure struct {
 	// +required
 	Gateway ObjectReference `json:"gateway"`
 
-	// port is the name of the port, at most 15 characters. Needed only where there are several.
+	// port is the name of one of ports, at most 15 characters. Needed only where there are several: unset, it is the only one.
 	// +optional
 	// +kubebuilder:validation:MaxLength=15
 	Port string `json:"port,omitempty"`
@@ -266,6 +266,7 @@ type Exposure struct {
 	Methods []ExactMethod `json:"methods"`
 
 	// transcode serves the methods as JSON over HTTP, at the paths of their google.api.http options in api.descriptorSet.
+	// Unset, it does not.
 	// +optional
 	Transcode bool `json:"transcode,omitempty"`
 

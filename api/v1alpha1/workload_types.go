@@ -34,7 +34,8 @@ type Workload struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[!-~]+$')",message="image must be the reference of an image, for example registry.example/payment:1.2: printable ASCII without spaces"
 	Image string `json:"image"`
 
-	// args of the image's entry point, at most 64, each at most 4,096 characters.
+	// args of the image's entry point, at most 64, each at most 4,096 characters. Unset, the image's own. With config,
+	// --config and its path come before them.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -118,7 +119,7 @@ type EnvVar struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="the name of a variable must consist of letters, digits and underscores, with no digit first, for example LOG_LEVEL"
 	Name string `json:"name"`
 
-	// value of the variable, at most 4,096 characters.
+	// value of the variable, at most 4,096 characters. Without it and valueFrom the variable is empty.
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	Value string `json:"value,omitempty"`

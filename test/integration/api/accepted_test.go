@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -9,7 +10,10 @@ import (
 	"testing"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/discovery"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 )
@@ -120,6 +124,28 @@ func TestServicesAndGatewaysCanChangeWhatIsNotTheirIdentity(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// kubectl writes whole numbers plainly; other clients may not.
+func TestAnAmountThatIsANumberWithAnExponentIsRefusedAtOnce(t *testing.T) {
+	c, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const body = `{"apiVersion": "mesh.jia.app/v1alpha1", "kind": "MeshService", "metadata": {"name": "a"}, "spec": {"workload": {"image": "a", "resources": {"limits": {"cpu": %s}}}}}`
+	for number, accepted := range map[string]bool{
+		"1000": true, "0": true, "9223372036854775807": true, `"1000"`: true,
+		"1e3": false, "2.0": false, "1.5": false, "1e-3": false, "1e19": false, "1e-999999999": false, "1e999999999": false, `"1e3"`: false, `"1e-999999999"`: false, `"1e999999999"`: false,
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), quick)
+		answer, err := c.RESTClient().Post().AbsPath("apis", "mesh.jia.app", "v1alpha1", "namespaces", namespace, "meshservices").
+			Param("dryRun", metav1.DryRunAll).SetHeader("Content-Type", "application/json").Body(fmt.Appendf(nil, body, number)).DoRaw(ctx)
+		cancel()
+		refused := apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
+		if accepted != (err == nil) || accepted == refused {
+			t.Errorf("%s: %v %s", number, err, answer)
+		}
 	}
 }
 
