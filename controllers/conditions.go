@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
@@ -133,11 +134,23 @@ func (r *ServiceIdentityReconciler) report(ctx context.Context, before, object *
 	if equality.Semantic.DeepEqual(before.Status, object.Status) {
 		return nil
 	}
-	if err := r.Client.Status().Patch(ctx, object.DeepCopy(), client.MergeFrom(before)); err != nil {
-		return client.IgnoreNotFound(fmt.Errorf("report the status of ServiceIdentity %s: %w", mesh.KeyOf(object), err))
+	return reporter{r.Client, r.Events}.report(ctx, before, object, before.Status.Conditions, object.Status.Conditions)
+}
+
+// reporter tells of an object's status.
+type reporter struct {
+	client client.Client
+	events events.EventRecorder
+}
+
+// report writes the status of an object, and an event for each condition that turned.
+func (r reporter) report(ctx context.Context, before, object client.Object, were, are []metav1.Condition) error {
+	status := object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
+	if err := r.client.Status().Patch(ctx, status, client.MergeFrom(before)); err != nil {
+		return client.IgnoreNotFound(fmt.Errorf("report the status of %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err))
 	}
-	for _, condition := range object.Status.Conditions {
-		was := meta.FindStatusCondition(before.Status.Conditions, condition.Type)
+	for _, condition := range are {
+		was := meta.FindStatusCondition(were, condition.Type)
 		if condition.Type == meshv1alpha1.ConditionReady || was != nil && was.Status == condition.Status && was.Reason == condition.Reason {
 			continue
 		}
@@ -145,7 +158,7 @@ func (r *ServiceIdentityReconciler) report(ctx context.Context, before, object *
 		if condition.Status == metav1.ConditionFalse || condition.Reason == meshv1alpha1.ReasonSPIREUnavailable {
 			kind = corev1.EventTypeWarning
 		}
-		r.Events.Eventf(object, nil, kind, condition.Reason, condition.Type, "%s", shorten(condition.Message, maxNote))
+		r.events.Eventf(object, nil, kind, condition.Reason, condition.Type, "%s", shorten(condition.Message, maxNote))
 	}
 	return nil
 }

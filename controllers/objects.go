@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,6 +15,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,18 +25,25 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/workload"
 )
 
 // fieldOwner is who owns the fields that the operator applies.
 const fieldOwner = client.FieldOwner("paymesh")
 
-// ownedKinds are the kinds of objects that a MeshService or a MeshGateway owns, and that are pruned.
+var (
+	deploymentKind = appsv1.SchemeGroupVersion.WithKind("Deployment")
+	identityKind   = meshv1alpha1.GroupVersion.WithKind(mesh.KindServiceIdentity)
+)
+
+// ownedKinds are the kinds of objects that a MeshService or a MeshGateway owns, and that are pruned. A volume's claim is not
+// among them: what a mistake in the spec no longer wants would take the payments with it.
 var ownedKinds = []schema.GroupVersionKind{
-	appsv1.SchemeGroupVersion.WithKind("Deployment"),
+	deploymentKind,
 	corev1.SchemeGroupVersion.WithKind("ConfigMap"),
 	corev1.SchemeGroupVersion.WithKind("Service"),
 	corev1.SchemeGroupVersion.WithKind("ServiceAccount"),
-	meshv1alpha1.GroupVersion.WithKind(mesh.KindServiceIdentity),
+	identityKind,
 	networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"),
 	policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"),
 }
@@ -56,10 +66,11 @@ type objectKey struct {
 	types.NamespacedName
 }
 
-// written is what an object was when it was last applied. While the cache shows that version there is nothing to do.
+// written is what an object was when it was last applied. While the cache shows it in that state there is nothing to do.
 type written struct {
+	owner   types.UID
 	content [sha256.Size]byte
-	version string
+	state   string
 }
 
 // Apply makes the objects what is wanted. One that somebody else has is left alone: the error says so, and the others are
@@ -86,17 +97,20 @@ func (o *Objects) apply(ctx context.Context, owner, want client.Object) error {
 	if err != nil {
 		return err
 	}
-	if have != nil && !metav1.IsControlledBy(have, owner) {
+	if have != nil && !metav1.IsControlledBy(have, owner) && !adoptable(have, owner) {
 		return fmt.Errorf("%s exists and %w: delete or rename it, or rename %s %s", key, errForeign, kindOf(owner), client.ObjectKeyFromObject(owner))
 	}
-	now := written{content: sha256.Sum256(text)}
-	if last, known := o.last(key); known && have != nil && last.content == now.content && last.version == have.GetResourceVersion() {
-		return nil
+	now := written{owner: owner.GetUID(), content: sha256.Sum256(text)}
+	if have != nil {
+		now.state = stateOf(have)
+		if last, known := o.last(key); known && last == now {
+			return nil
+		}
 	}
 	if err := o.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(content), fieldOwner, client.ForceOwnership); err != nil {
 		return fmt.Errorf("apply %s: %w", key, err)
 	}
-	now.version = content.GetResourceVersion()
+	now.state = stateOf(content)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.written == nil {
@@ -106,12 +120,31 @@ func (o *Objects) apply(ctx context.Context, owner, want client.Object) error {
 	return nil
 }
 
-// have is the object's metadata; nil where there is none. What the cache does not have may be somebody else's all the same:
-// the cache of these kinds holds only what bears the operator's labels.
-func (o *Objects) have(ctx context.Context, key objectKey) (*metav1.PartialObjectMetadata, error) {
+// stateOf is what changes when somebody changes what is applied of an object, and not with its status.
+func stateOf(object client.Object) string {
+	if object.GetGeneration() == 0 { // a kind without a status
+		return object.GetResourceVersion()
+	}
+	annotations := maps.Clone(object.GetAnnotations())
+	maps.DeleteFunc(annotations, func(key, _ string) bool { return strings.HasPrefix(key, "deployment.kubernetes.io/") })
+	var owners []types.UID
+	for _, owner := range object.GetOwnerReferences() {
+		owners = append(owners, owner.UID)
+	}
+	return fmt.Sprint(object.GetUID(), object.GetGeneration(), object.GetLabels(), annotations, owners)
+}
+
+// adoptable reports whether an object is a volume's claim that outlived a MeshService of the owner's name, or changes from
+// outliving it to going with it or back.
+func adoptable(have, owner client.Object) bool {
+	return metav1.GetControllerOf(have) == nil && workload.Retainable(have) && have.GetLabels()[ownerLabel(owner)] == owner.GetName()
+}
+
+// have is the object as the cache has it; nil where there is none. What the cache does not have may be somebody else's all
+// the same: the cache of these kinds holds only what bears the operator's label.
+func (o *Objects) have(ctx context.Context, key objectKey) (client.Object, error) {
 	for _, reader := range []client.Reader{o.Client, o.Live} {
-		have := &metav1.PartialObjectMetadata{}
-		have.SetGroupVersionKind(key.kind)
+		have := cachedAs(key.kind)
 		if err := reader.Get(ctx, key.NamespacedName, have); err == nil {
 			return have, nil
 		} else if !apierrors.IsNotFound(err) {
@@ -119,6 +152,33 @@ func (o *Objects) have(ctx context.Context, key objectKey) (*metav1.PartialObjec
 		}
 	}
 	return nil, nil //nolint:nilnil // there is none, and nothing went wrong
+}
+
+// cachedAs is an empty object of a kind in the form in which the cache has it: whole where the controllers read more of it
+// than its metadata.
+func cachedAs(kind schema.GroupVersionKind) client.Object {
+	switch kind.Kind {
+	case deploymentKind.Kind:
+		return &appsv1.Deployment{}
+	case identityKind.Kind:
+		return &meshv1alpha1.ServiceIdentity{}
+	}
+	object := &metav1.PartialObjectMetadata{}
+	object.SetGroupVersionKind(kind)
+	return object
+}
+
+// cachedList is an empty list of what cachedAs gives.
+func cachedList(kind schema.GroupVersionKind) client.ObjectList {
+	switch kind.Kind {
+	case deploymentKind.Kind:
+		return &appsv1.DeploymentList{}
+	case identityKind.Kind:
+		return &meshv1alpha1.ServiceIdentityList{}
+	}
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
+	return list
 }
 
 func (o *Objects) last(key objectKey) (written, bool) {
@@ -136,25 +196,59 @@ func (o *Objects) Prune(ctx context.Context, owner client.Object, want []client.
 		wanted[keyOfObject(object)] = true
 	}
 	for _, kind := range ownedKinds {
-		list := &metav1.PartialObjectMetadataList{}
-		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
-		if err := o.Client.List(ctx, list, client.InNamespace(owner.GetNamespace()), client.MatchingLabels{ownerLabel(owner): owner.GetName()}); err != nil {
-			return fmt.Errorf("list the %ss of %s %s: %w", kind.Kind, kindOf(owner), client.ObjectKeyFromObject(owner), err)
-		}
-		for i := range list.Items {
-			object := &list.Items[i]
-			key := objectKey{kind, client.ObjectKeyFromObject(object)}
-			if wanted[key] || !metav1.IsControlledBy(object, owner) || !object.DeletionTimestamp.IsZero() {
-				continue
+		err := o.each(ctx, owner, kind, func(object client.Object) error {
+			if wanted[objectKey{kind, client.ObjectKeyFromObject(object)}] {
+				return nil
 			}
-			object.SetGroupVersionKind(kind)
-			uid := object.GetUID() // a new object of the name is not the one that was judged
-			if err := o.Client.Delete(ctx, object, client.Preconditions{UID: &uid}); client.IgnoreNotFound(err) != nil {
-				return fmt.Errorf("delete %s, which is not wanted any more: %w", key, err)
-			}
-			o.forget(key)
+			return o.delete(ctx, objectKey{kind, client.ObjectKeyFromObject(object)}, object)
+		})
+		if err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// Remove deletes the owner's objects of a kind. It reports whether none is left.
+func (o *Objects) Remove(ctx context.Context, owner client.Object, kind schema.GroupVersionKind) (gone bool, err error) {
+	gone = true
+	err = o.each(ctx, owner, kind, func(object client.Object) error {
+		gone = false
+		return o.delete(ctx, objectKey{kind, client.ObjectKeyFromObject(object)}, object)
+	})
+	return gone, err
+}
+
+// each calls f for each object of a kind that the owner has.
+func (o *Objects) each(ctx context.Context, owner client.Object, kind schema.GroupVersionKind, f func(client.Object) error) error {
+	list := cachedList(kind)
+	if err := o.Client.List(ctx, list, client.InNamespace(owner.GetNamespace()), client.MatchingLabels{ownerLabel(owner): owner.GetName()}); err != nil {
+		return fmt.Errorf("list the %ss of %s %s: %w", kind.Kind, kindOf(owner), client.ObjectKeyFromObject(owner), err)
+	}
+	return meta.EachListItem(list, func(item runtime.Object) error {
+		if object, ok := item.(client.Object); ok && metav1.IsControlledBy(object, owner) {
+			return f(object)
+		}
+		return nil
+	})
+}
+
+func (o *Objects) delete(ctx context.Context, key objectKey, object client.Object) error {
+	if !object.GetDeletionTimestamp().IsZero() {
+		return nil
+	}
+	uid := object.GetUID() // a new object of the name is not the one that was judged
+	target := cachedAs(key.kind)
+	target.SetNamespace(key.Namespace)
+	target.SetName(key.Name)
+	options := []client.DeleteOption{client.Preconditions{UID: &uid}}
+	if key.kind == deploymentKind { // so that it is gone when its pods are, and not before
+		options = append(options, client.PropagationPolicy(metav1.DeletePropagationForeground))
+	}
+	if err := o.Client.Delete(ctx, target, options...); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete %s, which is not wanted any more: %w", key, err)
+	}
+	o.forget(key)
 	return nil
 }
 
@@ -162,6 +256,13 @@ func (o *Objects) forget(key objectKey) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.written, key)
+}
+
+// Forget drops what is remembered of an owner that is gone.
+func (o *Objects) Forget(owner client.Object) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	maps.DeleteFunc(o.written, func(_ objectKey, w written) bool { return w.owner == owner.GetUID() })
 }
 
 // contentOf is what to apply: the object without what the API server alone sets, owned by owner.
@@ -174,6 +275,9 @@ func contentOf(owner, want client.Object) (*unstructured.Unstructured, error) {
 	unstructured.RemoveNestedField(fields, "metadata", "creationTimestamp")
 	unstructured.RemoveNestedField(fields, "spec", "template", "metadata", "creationTimestamp")
 	content := &unstructured.Unstructured{Object: fields}
+	if workload.Retained(want) {
+		return content, nil // it outlives its owner
+	}
 	content.SetOwnerReferences([]metav1.OwnerReference{*metav1.NewControllerRef(owner, meshv1alpha1.GroupVersion.WithKind(kindOf(owner)))})
 	return content, nil
 }
@@ -184,10 +288,13 @@ func keyOfObject(object client.Object) objectKey {
 
 func (k objectKey) String() string { return k.kind.Kind + " " + k.NamespacedName.String() }
 
-// kindOf is the kind of an owner; objects from a typed client do not say theirs.
-func kindOf(owner client.Object) string {
-	if _, ok := owner.(*meshv1alpha1.MeshGateway); ok {
+// kindOf is the kind of an object of this API; those from a typed client do not say theirs.
+func kindOf(object client.Object) string {
+	switch object.(type) {
+	case *meshv1alpha1.MeshGateway:
 		return mesh.KindMeshGateway
+	case *meshv1alpha1.ServiceIdentity:
+		return mesh.KindServiceIdentity
 	}
 	return mesh.KindMeshService
 }

@@ -6,8 +6,11 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -74,6 +77,25 @@ var _ = Describe("the objects of an owner", func() {
 		Expect(live.List(ctx, list, client.InNamespace(owner.Namespace), client.HasLabels{meshv1alpha1.LabelService})).To(Succeed())
 		Expect(list.Items).To(HaveLen(1))
 		Expect(metav1.IsControlledBy(&list.Items[0], owner)).To(BeTrue())
+	})
+
+	It("are not written again when only their status changed", func() {
+		budget := &policyv1.PodDisruptionBudget{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "policy/v1", Kind: "PodDisruptionBudget"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: owner.Namespace, Name: "pay", Labels: map[string]string{meshv1alpha1.LabelService: owner.Name}},
+			Spec:       policyv1.PodDisruptionBudgetSpec{MaxUnavailable: ptr.To(intstr.FromInt32(1)), Selector: &metav1.LabelSelector{}},
+		}
+		Expect(objects.Apply(ctx, owner, []client.Object{budget})).To(Succeed())
+		found := &policyv1.PodDisruptionBudget{}
+		Expect(live.Get(ctx, client.ObjectKeyFromObject(budget), found)).To(Succeed())
+		found.Status = policyv1.PodDisruptionBudgetStatus{ObservedGeneration: found.Generation, ExpectedPods: 3, DesiredHealthy: 2, CurrentHealthy: 3, DisruptionsAllowed: 1}
+		Expect(live.Status().Update(ctx, found)).To(Succeed())
+		Expect(objects.Apply(ctx, owner, []client.Object{budget})).To(Succeed())
+		Expect(applied).To(Equal(1))
+		Expect(live.Patch(ctx, found, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"mesh.jia.app/service":"other"}}}`)))).To(Succeed())
+		Expect(objects.Apply(ctx, owner, []client.Object{budget})).To(Succeed())
+		Expect(live.Get(ctx, client.ObjectKeyFromObject(budget), found)).To(Succeed())
+		Expect(found.Labels).To(HaveKeyWithValue(meshv1alpha1.LabelService, owner.Name))
 	})
 
 	It("of somebody else are left alone, and keep no other from being written", func() {

@@ -5,9 +5,16 @@ import (
 	"fmt"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -15,6 +22,7 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/workload"
 )
 
 // The indexes by which a key's neighbours are found, so that what a reconcile reads does not grow with the cluster.
@@ -49,19 +57,43 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 	return nil
 }
 
-// CacheOptions keep of each object in the cache only what the controllers read.
+// CacheOptions keep in the cache only what the controllers read: of the kinds that the operator writes, its own objects. Of
+// ConfigMaps only the metadata is ever asked for, and of all of them, since people's are referred to.
 func CacheOptions() cache.Options {
-	return cache.Options{
+	options := cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
-		ByObject:         map[client.Object]cache.ByObject{&corev1.Pod{}: {Transform: stripPod}},
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Pod{}: {Transform: stripPod},
+			// The labels of a Service are those of its slices.
+			&discoveryv1.EndpointSlice{}: {Label: labels.NewSelector().Add(hasLabel(meshv1alpha1.LabelService))},
+		},
 	}
+	own := labels.SelectorFromSet(labels.Set{workload.LabelManagedBy: workload.ManagedBy})
+	for _, object := range []client.Object{
+		&appsv1.Deployment{}, &corev1.PersistentVolumeClaim{}, &corev1.Service{}, &corev1.ServiceAccount{},
+		&networkingv1.NetworkPolicy{}, &policyv1.PodDisruptionBudget{},
+	} {
+		options.ByObject[object] = cache.ByObject{Label: own}
+	}
+	return options
 }
 
-// stripPod keeps of a Pod only what decides who runs where.
+func hasLabel(key string) labels.Requirement {
+	requirement, err := labels.NewRequirement(key, selection.Exists, nil)
+	utilruntime.Must(err) // for a key that is no label's
+	return *requirement
+}
+
+// stripPod keeps of a Pod only what decides who runs where and, of those of MeshServices and MeshGateways, what they wait for.
 func stripPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
 		return object, nil // a tombstone
+	}
+	status := corev1.PodStatus{Phase: pod.Status.Phase}
+	if _, ours := memberOf(pod); ours {
+		status.Conditions = pod.Status.Conditions
+		status.InitContainerStatuses, status.ContainerStatuses = pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses
 	}
 	return &corev1.Pod{
 		TypeMeta: pod.TypeMeta,
@@ -70,7 +102,7 @@ func stripPod(object any) (any, error) {
 			Labels: pod.Labels, DeletionTimestamp: pod.DeletionTimestamp,
 		},
 		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName, ServiceAccountName: pod.Spec.ServiceAccountName},
-		Status: corev1.PodStatus{Phase: pod.Status.Phase},
+		Status: status,
 	}, nil
 }
 

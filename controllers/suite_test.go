@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,6 +41,7 @@ const (
 
 func TestControllers(t *testing.T) {
 	RegisterFailHandler(Fail)
+	ctrl.SetLogger(logr.Discard()) // else it complains
 	SetDefaultEventuallyTimeout(30 * time.Second)
 	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	RunSpecs(t, "controllers, on a real API server and a real SPIRE server")

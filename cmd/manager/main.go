@@ -8,9 +8,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net/http"
+	"net"
 	"os"
-	"sync/atomic"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,7 +23,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -32,6 +32,10 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/svid"
+	"github.com/jia-app/paymesh/internal/workload"
+	"github.com/jia-app/paymesh/internal/xds"
+	"github.com/jia-app/paymesh/internal/xds/server"
 )
 
 // Leader election: 10 to 12 s pass from the death of a leader to the next one's first write. The defaults of client-go
@@ -51,6 +55,10 @@ type flags struct {
 	metricsAddress, probeAddress        string
 	leaderElect                         bool
 	leaderElectNamespace                string
+	xdsBind, xdsAddress                 string
+	proxyImage                          string
+	workloadHostPath, workloadCSIDriver string
+	workloadSocket                      string
 	log                                 zap.Options
 }
 
@@ -69,6 +77,12 @@ func parseFlags(args []string) (flags, error) {
 	set.StringVar(&f.probeAddress, "health-probe-bind-address", ":8081", "Where /healthz and /readyz are served.")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "Elect a leader among several managers: only the leader writes.")
 	set.StringVar(&f.leaderElectNamespace, "leader-elect-namespace", "", "The namespace of the leader's Lease; by default the one that the manager runs in.")
+	set.StringVar(&f.xdsBind, "xds-bind-address", fmt.Sprintf(":%d", mesh.XDSPort), "Where xDS is served to the proxies, over mTLS.")
+	set.StringVar(&f.xdsAddress, "xds-address", "", "Where proxies find the managers: name.namespace.svc:port of a headless Service, which every replica that is ready is behind. Required.")
+	set.StringVar(&f.proxyImage, "proxy-image", "", "The image of Envoy that runs beside services and as gateways. Required.")
+	set.StringVar(&f.workloadHostPath, "workload-api-host-path", "", "The folder on every node that holds the socket of its SPIRE agent, to be mounted into the pods of services and gateways. Either this or --workload-api-csi-driver.")
+	set.StringVar(&f.workloadCSIDriver, "workload-api-csi-driver", "", "The name of the SPIFFE CSI driver, as in csi.spiffe.io, where Pod Security refuses hostPath.")
+	set.StringVar(&f.workloadSocket, "workload-api-socket", "spire-agent.sock", "The name of the agent's socket in the folder that is mounted.")
 	f.log.BindFlags(set)
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -77,21 +91,52 @@ func parseFlags(args []string) (flags, error) {
 		}
 		return f, err
 	}
-	switch {
-	case set.NArg() > 0: // parsing stops there: the flags behind it would be lost without a word
+	if set.NArg() > 0 { // parsing stops there: the flags behind it would be lost without a word
 		return f, fmt.Errorf("%q is not a flag: all settings are flags, --help lists them", set.Arg(0))
-	case f.trustDomain == "":
-		return f, errors.New("--trust-domain is required: the trust domain of the SPIRE server, for example jia.app")
-	case f.clusterName == "":
-		return f, errors.New("--cluster-name is required: the name that SPIRE's k8s_psat node attestor has for this cluster")
-	case (f.spireAddress == "") == (f.spireSocket == ""):
-		return f, errors.New("one of --spire-server-address (host:port, mTLS) and --spire-server-socket (admin socket) is required, and not both")
-	case f.auditInterval < time.Second:
-		return f, fmt.Errorf("--audit-interval is %s: want 1s or more", f.auditInterval)
-	case f.entryGrace < 0:
-		return f, fmt.Errorf("--entry-grace is %s: want 0s or more", f.entryGrace)
 	}
-	return f, nil
+	return f, errors.Join(f.checkSPIRE(), f.checkProxies())
+}
+
+func (f flags) checkSPIRE() error {
+	switch {
+	case f.trustDomain == "":
+		return errors.New("--trust-domain is required: the trust domain of the SPIRE server, for example jia.app")
+	case f.clusterName == "":
+		return errors.New("--cluster-name is required: the name that SPIRE's k8s_psat node attestor has for this cluster")
+	case (f.spireAddress == "") == (f.spireSocket == ""):
+		return errors.New("one of --spire-server-address (host:port, mTLS) and --spire-server-socket (admin socket) is required, and not both")
+	case f.auditInterval < time.Second:
+		return fmt.Errorf("--audit-interval is %s: want 1s or more", f.auditInterval)
+	case f.entryGrace < 0:
+		return fmt.Errorf("--entry-grace is %s: want 0s or more", f.entryGrace)
+	}
+	return nil
+}
+
+func (f flags) checkProxies() error {
+	switch {
+	case f.managerNamespace() == "":
+		return fmt.Errorf("--xds-address is %q: want the name of the Service that the managers are behind, with its namespace and port, for example paymesh-xds.paymesh-system.svc:%d", f.xdsAddress, mesh.XDSPort)
+	case f.proxyImage == "":
+		return errors.New("--proxy-image is required: an image of Envoy, whose entry point takes Envoy's own flags")
+	case (f.workloadHostPath == "") == (f.workloadCSIDriver == ""):
+		return errors.New("one of --workload-api-host-path (a folder on every node) and --workload-api-csi-driver (for example csi.spiffe.io) is required, and not both")
+	case f.workloadHostPath != "" && !filepath.IsAbs(f.workloadHostPath):
+		return fmt.Errorf("--workload-api-host-path is %q: want an absolute path on the nodes", f.workloadHostPath)
+	case f.workloadSocket == "" || strings.Contains(f.workloadSocket, "/"):
+		return fmt.Errorf("--workload-api-socket is %q: want a file's name, without a folder", f.workloadSocket)
+	}
+	return nil
+}
+
+// managerNamespace is the one that the managers run in, from where proxies find them: that of the Service. It is empty
+// where the address is not that of a Service.
+func (f flags) managerNamespace() string {
+	host, port, err := net.SplitHostPort(f.xdsAddress)
+	if parts := strings.Split(host, "."); err == nil && port != "" && len(parts) >= 3 && parts[2] == "svc" {
+		return parts[1]
+	}
+	return ""
 }
 
 func main() {
@@ -120,11 +165,30 @@ func run(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	entries, err := connect(mgr, cluster, f)
+	own := svid.New(cluster.OperatorID(), f.workload)
+	if err := mgr.Add(own); err != nil {
+		return err
+	}
+	if err := errors.Join(controllers.IndexFields(ctx, mgr.GetFieldIndexer()), controllers.IndexWorld(ctx, mgr.GetFieldIndexer())); err != nil {
+		return err
+	}
+	if err := addIdentities(mgr, cluster, own, f); err != nil {
+		return err
+	}
+	ready, err := addMesh(mgr, cluster, own, f)
 	if err != nil {
 		return err
 	}
-	if err := controllers.IndexFields(ctx, mgr.GetFieldIndexer()); err != nil {
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("xds", ready)); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+// addIdentities adds what keeps SPIRE's entries.
+func addIdentities(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f flags) error {
+	entries, err := connect(mgr, cluster, own, f)
+	if err != nil {
 		return err
 	}
 	surplus, witness := &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}}, controllers.NewWitness(metrics.Registry)
@@ -137,10 +201,64 @@ func run(ctx context.Context, f flags) error {
 	if err := (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the node controller: %w", err)
 	}
-	if err := addProbes(mgr); err != nil {
-		return err
+	return nil
+}
+
+// addMesh adds what runs services and gateways and serves their proxies. What it returns says whether this replica serves.
+func addMesh(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f flags) (healthz.Checker, error) {
+	xdsServer := server.New(server.Options{
+		Address: f.xdsBind, Source: own, Cluster: cluster, Log: mgr.GetLogger().WithName("xds"), Registerer: metrics.Registry,
+	})
+	peers := server.NewPeers(xdsServer, server.PeersOptions{
+		Resolve: otherReplicas(f.xdsAddress, os.Getenv("POD_IP")), Source: own, Cluster: cluster, Log: mgr.GetLogger().WithName("peers"),
+	})
+	world := &controllers.World{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Cluster: cluster}
+	proxies := &controllers.ProxyReconciler{Client: mgr.GetClient(), World: world, Server: xdsServer, Render: controllers.Render}
+	endpoints := &controllers.EndpointReconciler{Client: mgr.GetClient(), Cluster: cluster, Server: xdsServer}
+	options := workload.Options{
+		ProxyImage: f.proxyImage, ManagerNamespace: f.managerNamespace(), ManagerLabels: managerLabels,
+		WorkloadAPIHostPath: f.workloadHostPath, WorkloadAPICSIDriver: f.workloadCSIDriver, WorkloadAPISocket: f.workloadSocket,
 	}
-	return mgr.Start(ctx)
+	deployer := &controllers.Deployer{
+		Client: mgr.GetClient(), World: world, Objects: &controllers.Objects{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
+		Proxies: peers, Events: mgr.GetEventRecorder("paymesh"), Workload: options,
+		Bootstrap: xds.BootstrapOptions{Cluster: cluster, XDSAddress: f.xdsAddress, WorkloadAPI: options.SocketPath()},
+		Render:    controllers.Render, RetryInterval: f.auditInterval,
+	}
+	for name, set := range map[string]interface{ SetupWithManager(ctrl.Manager) error }{
+		"proxy": proxies, "endpoint": endpoints,
+		"MeshService": &controllers.MeshServiceReconciler{Deployer: deployer}, "MeshGateway": &controllers.MeshGatewayReconciler{Deployer: deployer},
+	} {
+		if err := set.SetupWithManager(mgr); err != nil {
+			return nil, fmt.Errorf("set up the %s controller: %w", name, err)
+		}
+	}
+	serving := &controllers.Serving{Client: mgr.GetClient(), Proxies: proxies, Endpoints: endpoints, Serve: xdsServer.Start}
+	return xdsServer.Ready, errors.Join(mgr.Add(serving), mgr.Add(peers))
+}
+
+// managerLabels select the pods of config/manager.
+var managerLabels = map[string]string{"app.kubernetes.io/name": "paymesh", "app.kubernetes.io/component": "manager"}
+
+// otherReplicas finds the managers behind a headless Service, without the one at an address.
+func otherReplicas(service, own string) func(context.Context) ([]string, error) {
+	host, port, _ := net.SplitHostPort(service)
+	return func(ctx context.Context) ([]string, error) {
+		addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+		var unknown *net.DNSError
+		if errors.As(err, &unknown) && unknown.IsNotFound {
+			return nil, nil // none of them is ready, this one included
+		} else if err != nil {
+			return nil, err
+		}
+		var others []string
+		for _, address := range addresses {
+			if address != own {
+				others = append(others, net.JoinHostPort(address, port))
+			}
+		}
+		return others, nil
+	}
 }
 
 func newManager(f flags) (ctrl.Manager, error) {
@@ -176,14 +294,14 @@ func newManager(f flags) (ctrl.Manager, error) {
 
 // connect adds the connection to the SPIRE server to the manager, and the registry of what it holds. Neither keeps the
 // manager from starting: without SPIRE each object says so in its conditions.
-func connect(mgr ctrl.Manager, cluster mesh.ClusterID, f flags) (*registry.Registry, error) {
+func connect(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f flags) (*registry.Registry, error) {
 	var api *spireclient.Client
 	var err error
 	if f.spireSocket != "" {
 		api, err = spireclient.NewUnix(f.spireSocket, metrics.Registry)
 	} else {
 		api, err = spireclient.NewTCP(spireclient.TCPOptions{
-			Address: f.spireAddress, ID: cluster.OperatorID(), WorkloadAPI: f.workload, Registerer: metrics.Registry,
+			Address: f.spireAddress, SVID: own, Registerer: metrics.Registry,
 		})
 	}
 	if err != nil {
@@ -193,26 +311,4 @@ func connect(mgr ctrl.Manager, cluster mesh.ClusterID, f flags) (*registry.Regis
 		AuditInterval: f.auditInterval, Clock: clock.RealClock{}, Logger: mgr.GetLogger().WithName("spire"), Registerer: metrics.Registry,
 	})
 	return entries, errors.Join(mgr.Add(api), mgr.Add(entries))
-}
-
-// leaderless runs on every replica.
-type leaderless struct{ manager.Runnable }
-
-func (leaderless) NeedLeaderElection() bool { return false }
-
-// addProbes makes a replica alive as long as it answers, and ready when its caches are full.
-func addProbes(mgr ctrl.Manager) error {
-	var synced atomic.Bool
-	if err := mgr.Add(leaderless{manager.RunnableFunc(func(ctx context.Context) error {
-		synced.Store(mgr.GetCache().WaitForCacheSync(ctx))
-		return nil
-	})}); err != nil {
-		return err
-	}
-	return errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("caches", func(*http.Request) error {
-		if !synced.Load() {
-			return errors.New("the caches are not filled yet: the API server is slow, away, or does not let the manager list something (see the log)")
-		}
-		return nil
-	}))
 }

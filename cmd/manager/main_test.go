@@ -10,7 +10,10 @@ import (
 )
 
 // required are the flags without which the manager does not start.
-var required = []string{"--trust-domain", "jia.app", "--cluster-name", "main", "--spire-server-address", "spire-server:8081"}
+var required = []string{
+	"--trust-domain", "jia.app", "--cluster-name", "main", "--spire-server-address", "spire-server:8081",
+	"--xds-address", "paymesh-xds.paymesh-system.svc:18000", "--proxy-image", "envoy:1", "--workload-api-host-path", "/run/spire/agent-sockets",
+}
 
 func TestWithTheRequiredFlagsTheRestHasDefaults(t *testing.T) {
 	f, err := parseFlags(required)
@@ -31,8 +34,16 @@ func TestFlagsThatCannotWorkAreRefused(t *testing.T) {
 	}{
 		"no trust domain":             {required[2:], "--trust-domain is required"},
 		"no cluster":                  {slices.Concat(required[:2], required[4:]), "--cluster-name is required"},
-		"no SPIRE server":             {required[:4], "one of --spire-server-address"},
+		"no SPIRE server":             {slices.Concat(required[:4], required[6:]), "one of --spire-server-address"},
 		"a SPIRE server two ways":     {with("--spire-server-socket", "/run/api.sock"), "and not both"},
+		"no way to the managers":      {slices.Concat(required[:6], required[8:]), "--xds-address is \"\""},
+		"managers at an address":      {with("--xds-address", "10.0.0.1:18000"), "--xds-address is \"10.0.0.1:18000\""},
+		"managers without a port":     {with("--xds-address", "paymesh-xds.paymesh-system.svc"), "--xds-address is"},
+		"no proxy":                    {slices.Concat(required[:8], required[10:]), "--proxy-image is required"},
+		"no Workload API":             {required[:10], "one of --workload-api-host-path"},
+		"a Workload API two ways":     {with("--workload-api-csi-driver", "csi.spiffe.io"), "and not both"},
+		"a folder that may be any":    {with("--workload-api-host-path", "sockets"), "--workload-api-host-path is \"sockets\""},
+		"a socket in a folder":        {with("--workload-api-socket", "a/b"), "--workload-api-socket is \"a/b\""},
 		"an audit without a pause":    {with("--audit-interval", "0s"), "--audit-interval is 0s"},
 		"a grace time before":         {with("--entry-grace", "-1s"), "--entry-grace is -1s"},
 		"a duration without a unit":   {with("--entry-grace", "300"), "-entry-grace"},

@@ -16,16 +16,17 @@ check() {
   [ -z "$found" ] || { bad=1; printf 'imports: %s: but %s links\n%s\n' "$4" "$1" "$(head -n 5 <<<"$found")" >&2; }
 }
 
-api='api/v1alpha1' mesh='internal/mesh' spire='internal/spire' client='internal/spire/client' registry='internal/spire/registry' xds='internal/xds' server='internal/xds/server'
+api='api/v1alpha1' mesh='internal/mesh' spire='internal/spire' client='internal/spire/client' registry='internal/spire/registry' xds='internal/xds' server='internal/xds/server' svid='internal/svid'
 none='-' # begins no import path
 check ./api/... "$api" "$none" "api/v1alpha1 describes the kinds and depends on nothing of ours"
 check ./internal/mesh "$api|$mesh" "$pure" "internal/mesh is pure: objects go in, a model comes out"
 check ./internal/spire "$api|$mesh|$spire" "$pure" "internal/spire is pure: a model goes in, entries come out"
-check ./internal/spire/client "$api|$mesh|$spire|$client" "sigs.k8s.io/controller-runtime" "internal/spire/client speaks to SPIRE alone"
-check ./internal/spire/registry "$api|$mesh|$spire|$client|$registry" "sigs.k8s.io/controller-runtime" "internal/spire/registry speaks to SPIRE alone"
+check ./internal/svid "$svid" "sigs.k8s.io/controller-runtime|k8s.io/client-go" "internal/svid speaks to the Workload API alone"
+check ./internal/spire/client "$api|$mesh|$spire|$client|$svid" "sigs.k8s.io/controller-runtime" "internal/spire/client speaks to SPIRE alone"
+check ./internal/spire/registry "$api|$mesh|$spire|$client|$svid|$registry" "sigs.k8s.io/controller-runtime" "internal/spire/registry speaks to SPIRE alone"
 # Of Envoy's APIs only the services link grpc (envoy/service/...): a rendering has no use for those.
 check ./internal/xds "$api|$mesh|$xds" "$pure" "internal/xds is pure: a model goes in, resources come out"
 check ./internal/xds/server "$api|$mesh|$xds|$server" "sigs.k8s.io/controller-runtime|k8s.io/client-go" "internal/xds/server speaks to proxies alone"
 check ./internal/workload "$api|$mesh|internal/workload|payment/config" "$pure" "internal/workload is pure: a model goes in, objects come out"
-check ./controllers "$api|$mesh|$spire|$client|$registry|controllers" "$none" "controllers know what reads, decides and writes, and are wired by cmd"
+check ./controllers "$api|$mesh|$spire|$client|$svid|$registry|$xds|$server|internal/workload|payment/config|controllers" "$none" "controllers know what reads, decides and writes, and are wired by cmd"
 exit "$bad"

@@ -17,8 +17,9 @@ import (
 
 // The names of what is in a pod.
 const (
-	containerApp   = "app"
-	containerProxy = "proxy"
+	containerApp = "app"
+	// ContainerProxy is Envoy.
+	ContainerProxy = "proxy"
 
 	volumeProxy       = "proxy-config"
 	volumeConfig      = "config"
@@ -114,7 +115,7 @@ func (o Options) proxy(key mesh.ProxyKey) corev1.Container {
 	security, pod := restricted(), restrictedPod()
 	security.RunAsNonRoot, security.RunAsUser, security.RunAsGroup, security.SeccompProfile = pod.RunAsNonRoot, pod.RunAsUser, pod.RunAsGroup, pod.SeccompProfile
 	return corev1.Container{
-		Name: containerProxy, Image: o.ProxyImage, ImagePullPolicy: corev1.PullIfNotPresent,
+		Name: ContainerProxy, Image: o.ProxyImage, ImagePullPolicy: corev1.PullIfNotPresent,
 		Args: []string{
 			"-c", proxyDir + "/envoy.yaml",
 			"--service-node", key.NodeID("$(POD_NAME)"),

@@ -47,17 +47,21 @@ func (o Options) SocketPath() string { return path.Join(workloadAPIDir, o.Worklo
 const (
 	// labelApp is what people select by.
 	labelApp = "app"
-	// labelEndpoint tells the pods that the operator runs from others that bear the label of a caller, such as a batch job
+	// LabelEndpoint tells the pods that the operator runs from others that bear the label of a caller, such as a batch job
 	// that NetworkPolicies shall let through: those are no endpoints of the Service.
-	labelEndpoint = "mesh.jia.app/endpoint"
-	// labelManagedBy is Kubernetes' own.
-	labelManagedBy = "app.kubernetes.io/managed-by"
+	LabelEndpoint = "mesh.jia.app/endpoint"
+	// LabelManagedBy is Kubernetes' own, and ManagedBy its value on every object that is rendered here.
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+	ManagedBy      = "paymesh"
 	// labelWhenDeleted marks a volume's claim with its retention policy.
 	labelWhenDeleted = "mesh.jia.app/when-deleted"
 )
 
+// Retainable reports whether the object is one that can outlive its MeshService.
+func Retainable(object metav1.Object) bool { return object.GetLabels()[labelWhenDeleted] != "" }
+
 // Retained reports whether the object outlives its MeshService: it gets no owner, and is never pruned.
-func Retained(object Object) bool {
+func Retained(object metav1.Object) bool {
 	return object.GetLabels()[labelWhenDeleted] == string(meshv1alpha1.RetentionRetain)
 }
 
@@ -77,12 +81,12 @@ func roleOf(kind string, key types.NamespacedName) role {
 
 // labels are on each object.
 func (r role) labels() map[string]string {
-	return map[string]string{labelApp: r.key.Name, r.label: r.key.Name, labelManagedBy: "paymesh"}
+	return map[string]string{labelApp: r.key.Name, r.label: r.key.Name, LabelManagedBy: ManagedBy}
 }
 
 // podLabels select the pods that the operator runs; callersLabels all that NetworkPolicies take for this role.
 func (r role) podLabels() map[string]string {
-	return map[string]string{labelApp: r.key.Name, r.label: r.key.Name, labelEndpoint: "true"}
+	return map[string]string{labelApp: r.key.Name, r.label: r.key.Name, LabelEndpoint: "true"}
 }
 
 func (r role) callersLabels() map[string]string { return map[string]string{r.label: r.key.Name} }

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+
+	"github.com/jia-app/paymesh/internal/svid"
 )
 
 const (
@@ -46,13 +48,13 @@ const retries = `{"methodConfig": [{
 	"retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.1s", "maxBackoff": "0.5s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}
 }]}`
 
-// Client speaks to one SPIRE server, or to several behind one name. It may be used before it is started: calls fail
-// with a clear error until there is a connection.
+// Client speaks to one SPIRE server, or to several behind one name. Calls fail with a clear error
+// until there is a connection.
 type Client struct {
 	address  string
 	conn     *grpc.ClientConn
 	entries  entryv1.EntryClient
-	identity *identity // nil on the admin socket
+	svid     *svid.Source // nil on the admin socket
 	lines    lines
 	timeouts timeouts
 }
@@ -64,24 +66,22 @@ type timeouts struct{ read, write time.Duration }
 type TCPOptions struct {
 	// Address is host:port of the server's TCP endpoint.
 	Address string
-	// ID is whose SVID to present. The server must have it in its admin_ids, or an entry with it must be an admin entry.
-	// The server itself must be spiffe://<trust domain of ID>/spire/server.
-	ID spiffeid.ID
-	// WorkloadAPI is the address of the Workload API that gives the SVID, as in unix:///run/spire/agent/api.sock.
-	WorkloadAPI string
+	// SVID is what to present. The server must have its ID in its admin_ids, or an entry with it must be an admin entry.
+	// The server itself must be spiffe://<trust domain of the ID>/spire/server.
+	SVID *svid.Source
 	// Registerer takes the metrics of the calls; nil for none.
 	Registerer prometheus.Registerer
 }
 
-// NewTCP makes a client of the server's TCP endpoint, with mutual TLS by an SVID of our own (SPIFFE X509-SVID). It needs
-// Start, which fetches the SVID and keeps it fresh; NewTCP itself neither connects nor waits.
+// NewTCP makes a client of the server's TCP endpoint, with mutual TLS by an SVID of our own (SPIFFE X509-SVID). It neither
+// connects nor waits: calls fail with a clear error as long as there is no SVID.
 func NewTCP(o TCPOptions) (*Client, error) {
-	server, err := spiffeid.FromPath(o.ID.TrustDomain(), "/spire/server")
+	server, err := spiffeid.FromPath(o.SVID.ID().TrustDomain(), "/spire/server")
 	if err != nil {
-		return nil, fmt.Errorf("the ID to present to the SPIRE server, %q: %w", o.ID, err)
+		return nil, fmt.Errorf("the ID to present to the SPIRE server, %q: %w", o.SVID.ID(), err)
 	}
-	c := &Client{address: o.Address, identity: newIdentity(o.ID, o.WorkloadAPI)}
-	tls := tlsconfig.MTLSClientConfig(c.identity, c.identity, tlsconfig.AuthorizeID(server))
+	c := &Client{address: o.Address, svid: o.SVID}
+	tls := tlsconfig.MTLSClientConfig(c.svid, c.svid, tlsconfig.AuthorizeID(server))
 	return c.connect("dns:///"+o.Address, "tcp", credentials.NewTLS(tls), o.Registerer)
 }
 
@@ -117,17 +117,13 @@ func (c *Client) connect(target, network string, creds credentials.TransportCred
 	return c, nil
 }
 
-// Start keeps the SVID fresh until ctx ends, and then hangs up. It is a controller-runtime Runnable.
+// Start hangs up when ctx ends. It is a controller-runtime Runnable.
 func (c *Client) Start(ctx context.Context) error {
-	if c.identity == nil {
-		<-ctx.Done()
-	} else if err := c.identity.watch(ctx); err != nil {
-		return err
-	}
+	<-ctx.Done()
 	return c.Close()
 }
 
-// NeedLeaderElection is false: a manager that only waits to lead already has its SVID when it does.
+// NeedLeaderElection is false: a manager that only waits to lead reads what there is, and knows it when it does.
 func (c *Client) NeedLeaderElection() bool { return false }
 
 // Close ends the connection. Calls fail from then on.
@@ -135,8 +131,8 @@ func (c *Client) Close() error { return c.conn.Close() }
 
 // guard keeps calls from waiting: for an SVID that is not there, and for a server that does not answer.
 func (c *Client) guard(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	if c.identity != nil {
-		if err := c.identity.ready(); err != nil {
+	if c.svid != nil {
+		if err := c.svid.Ready(); err != nil {
 			return status.Error(codes.Unavailable, err.Error())
 		}
 	}

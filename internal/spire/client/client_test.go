@@ -2,17 +2,12 @@ package client
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"net"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	"google.golang.org/grpc"
@@ -131,42 +126,5 @@ func TestAnAnswerAboutTooFewEntriesIsAnError(t *testing.T) {
 	c := plain(t, serve(t, &stub{delete: func([]string) *entryv1.BatchDeleteEntryResponse { return &entryv1.BatchDeleteEntryResponse{} }}))
 	if results, err := c.Apply(t.Context(), spire.Plan{Delete: []string{"x"}}); err == nil || len(results) != 0 {
 		t.Errorf("got %v, %v", results, err)
-	}
-}
-
-func TestAnSVIDIsPresentedAsLongAsItHolds(t *testing.T) {
-	id := spiffeid.RequireFromString("spiffe://jia.app/paymesh/main/operator")
-	end := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	update := &workloadapi.X509Context{
-		SVIDs:   []*x509svid.SVID{{ID: spiffeid.RequireFromString("spiffe://jia.app/other")}, {ID: id, Certificates: []*x509.Certificate{{NotAfter: end}}}},
-		Bundles: x509bundle.NewSet(),
-	}
-	now := end.Add(-time.Minute)
-	i := newIdentity(id, "unix:///api.sock")
-	i.now = func() time.Time { return now }
-
-	i.OnX509ContextUpdate(update)
-	i.OnX509ContextWatchError(errors.New("the agent restarts"))
-	if svid, err := i.GetX509SVID(); err != nil || svid.ID != id {
-		t.Errorf("got %v, %v", svid, err)
-	}
-	now = end.Add(time.Second)
-	if err := i.ready(); err == nil || !strings.Contains(err.Error(), "expired at 2026-01-01T00:00:00Z") || !strings.Contains(err.Error(), "the agent restarts") {
-		t.Errorf("after its end: %v", err)
-	}
-	update.SVIDs = update.SVIDs[:1]
-	i.OnX509ContextUpdate(update)
-	if err := i.ready(); err == nil || !strings.Contains(err.Error(), "none for "+id.String()) {
-		t.Errorf("after it was taken away: %v", err)
-	}
-}
-
-func TestAnAddressOfTheWorkloadAPIThatIsNoneIsSaidAtOnce(t *testing.T) {
-	c, err := NewTCP(TCPOptions{Address: "127.0.0.1:1", ID: spiffeid.RequireFromString("spiffe://jia.app/x"), WorkloadAPI: "/no/scheme"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "/no/scheme") {
-		t.Errorf("got %v", err)
 	}
 }

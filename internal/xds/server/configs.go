@@ -19,8 +19,9 @@ type objectConfig struct {
 	id       spiffeid.ID
 	contents contents
 	// wanted are the versions in contents.
-	wanted wanted
-	refs   []xds.EndpointRef
+	wanted  wanted
+	refs    []xds.EndpointRef
+	version string // of all of them but the addresses
 }
 
 // Set says what the proxies of an object get, and the SPIFFE ID that they must have. The same again does nothing. Where
@@ -36,7 +37,7 @@ func (s *Server) Set(key mesh.ProxyKey, id spiffeid.ID, r xds.Resources) error {
 	}
 	s.locked(func() {
 		old, known := s.configs[key]
-		c := &objectConfig{id: id, contents: of, refs: slices.Clone(r.Endpoints)}
+		c := &objectConfig{id: id, contents: of, refs: slices.Clone(r.Endpoints), version: r.Version()}
 		var before table
 		if known {
 			before = old.contents[resource.EndpointType]

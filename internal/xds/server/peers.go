@@ -140,6 +140,9 @@ func (p *Peers) Proxies(key mesh.ProxyKey) []Proxy {
 	return slices.SortedFunc(maps.Values(byPod), func(a, b Proxy) int { return strings.Compare(a.Pod, b.Pod) })
 }
 
+// Version is that of what this replica gives the proxies of an object; empty where it is not set.
+func (p *Peers) Version(key mesh.ProxyKey) string { return p.server.Version(key) }
+
 func merge(reports []map[string]holdings, want wanted) map[string]Proxy {
 	byPod := map[string]Proxy{}
 	for _, report := range reports {

@@ -112,6 +112,16 @@ func (s *Server) Proxies(key mesh.ProxyKey) []Proxy {
 	return proxies
 }
 
+// Version is that of what the proxies of an object get (xds.Resources.Version); empty where it is not set.
+func (s *Server) Version(key mesh.ProxyKey) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, known := s.configs[key]; known {
+		return c.version
+	}
+	return ""
+}
+
 // Notify has f called when what Proxies says of an object may have changed, also when what is wanted has. It must not
 // block, and may be called by several goroutines at once.
 func (s *Server) Notify(f func(mesh.ProxyKey)) {

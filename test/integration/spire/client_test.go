@@ -22,6 +22,7 @@ import (
 
 	"github.com/jia-app/paymesh/internal/spire"
 	"github.com/jia-app/paymesh/internal/spire/client"
+	"github.com/jia-app/paymesh/internal/svid"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
@@ -154,22 +155,26 @@ func TestAdditionalAttributesThatSomebodySetSurviveOurUpdates(t *testing.T) {
 func operator(t *testing.T, address string, metrics prometheus.Registerer) *client.Client {
 	t.Helper()
 	sweep(t, server)
-	return started(t, client.TCPOptions{Address: address, ID: cluster.OperatorID(), WorkloadAPI: agent.WorkloadAPI, Registerer: metrics})
+	return started(t, svid.New(cluster.OperatorID(), agent.WorkloadAPI), client.TCPOptions{Address: address, Registerer: metrics})
 }
 
-func started(t *testing.T, options client.TCPOptions) *client.Client {
+func started(t *testing.T, own *svid.Source, options client.TCPOptions) *client.Client {
 	t.Helper()
+	options.SVID = own
 	c, err := client.NewTCP(options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
+	ended := make(chan error, 2)
+	go func() { ended <- own.Start(ctx) }()
 	go func() { ended <- c.Start(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Start ended with %v", err)
+		for range cap(ended) {
+			if err := <-ended; err != nil {
+				t.Errorf("Start ended with %v", err)
+			}
 		}
 	})
 	return c
@@ -214,7 +219,7 @@ func TestTheOperatorsSVIDOpensTheServerOverTCP(t *testing.T) {
 }
 
 func TestWithoutAnSVIDEveryCallSaysSoAtOnce(t *testing.T) {
-	c := started(t, client.TCPOptions{Address: server.Address, ID: cluster.OperatorID(), WorkloadAPI: "unix:///nowhere/api.sock"})
+	c := started(t, svid.New(cluster.OperatorID(), "unix:///nowhere/api.sock"), client.TCPOptions{Address: server.Address})
 	lab.Eventually(t, patience, func() error {
 		begin := time.Now()
 		_, err := c.List(t.Context(), client.Query{})
@@ -229,7 +234,7 @@ func TestWithoutAnSVIDEveryCallSaysSoAtOnce(t *testing.T) {
 }
 
 func TestAnSVIDOfAnotherIDIsNotPresented(t *testing.T) {
-	c := started(t, client.TCPOptions{Address: server.Address, ID: spiffeid.RequireFromPath(cluster.TrustDomain, "/paymesh/other/operator"), WorkloadAPI: agent.WorkloadAPI})
+	c := started(t, svid.New(spiffeid.RequireFromPath(cluster.TrustDomain, "/paymesh/other/operator"), agent.WorkloadAPI), client.TCPOptions{Address: server.Address})
 	lab.Eventually(t, patience, func() error {
 		_, err := c.List(t.Context(), client.Query{})
 		if err == nil {

@@ -13,11 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/xds"
@@ -30,6 +32,7 @@ const patience = 20 * time.Second
 
 // The parts that all tests share. Each test has objects and addresses of its own.
 var (
+	api     *lab.APIServer
 	spire   *lab.SPIREServer
 	agent   *lab.Agent
 	cluster mesh.ClusterID
@@ -38,8 +41,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	ctrl.SetLogger(logr.Discard()) // else it complains
 	lab.Main(m, func(t lab.T) {
-		api := lab.StartAPIServer(t)
+		api = lab.StartAPIServer(t)
 		spire = lab.StartSPIREServer(t, lab.SPIREOptions{APIServer: api})
 		agent = spire.StartAgent(t, api.CreateNode(t, "node-1"))
 		var err error

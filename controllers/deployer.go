@@ -1,0 +1,254 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/workload"
+	"github.com/jia-app/paymesh/internal/xds"
+	"github.com/jia-app/paymesh/internal/xds/server"
+)
+
+// Deployer is what the reconcilers of MeshService and MeshGateway share: it writes the objects of an owner, reads what became
+// of them, and takes them away in order.
+type Deployer struct {
+	Client  client.Client
+	World   *World
+	Objects *Objects
+	Proxies Proxies
+	Events  events.EventRecorder
+	// Workload and Bootstrap are the cluster's part of what is rendered.
+	Workload  workload.Options
+	Bootstrap xds.BootstrapOptions
+	// Render is what the proxies get; that of the ProxyReconciler.
+	Render Renderer
+	// RetryInterval is how long to wait before an object that the API server refused, or that somebody else has, is tried
+	// again: nothing tells when that ends.
+	RetryInterval time.Duration
+}
+
+// Proxies say what the proxies hold that are connected to any replica of the manager; server.Peers is one.
+type Proxies interface {
+	Proxies(key mesh.ProxyKey) []server.Proxy
+	// Version is what this replica serves to the proxies of a key (xds.Resources.Version); empty for nothing.
+	Version(key mesh.ProxyKey) string
+	// State says how the other replicas answer.
+	State() []server.PeerState
+	Notify(f func(mesh.ProxyKey))
+}
+
+// Renderer gives what the proxies of a key get, and the SPIFFE ID that they have; false where the Mesh does not have it.
+type Renderer func(m mesh.Mesh, key mesh.ProxyKey) (id spiffeid.ID, resources xds.Resources, ok bool)
+
+// Render is the Renderer. Tests put in others, for what proxies reject.
+func Render(m mesh.Mesh, key mesh.ProxyKey) (spiffeid.ID, xds.Resources, bool) {
+	if key.Kind == mesh.KindMeshGateway {
+		g, ok := m.Gateway(key.NamespacedName)
+		if !ok {
+			return spiffeid.ID{}, xds.Resources{}, false
+		}
+		return g.ID, xds.Gateway(m, g), true
+	}
+	s, ok := m.Service(key.NamespacedName)
+	if !ok {
+		return spiffeid.ID{}, xds.Resources{}, false
+	}
+	return s.ID, xds.Sidecar(m, s), true
+}
+
+// rendering is what is wanted of an owner.
+type rendering struct {
+	// accepted is false where the Mesh does not have the owner: then nothing is wanted, and what there is stays.
+	accepted bool
+	objects  []workload.Object
+	// problems are those of rendering the objects, some of which are then missing.
+	problems []mesh.Problem
+	version  string // of what its proxies get
+}
+
+// facts are what there is of an owner.
+type facts struct {
+	// applied is why the wanted objects are not all there.
+	applied    error
+	deployment *appsv1.Deployment
+	pods       []corev1.Pod // that are not being deleted
+	identity   *meshv1alpha1.ServiceIdentity
+	proxies    map[string]server.Proxy // by pod
+	served     string                  // the version that the proxies are given
+	peers      []server.PeerState
+}
+
+// write makes the owner's objects what is rendered, and deletes what is not wanted any more once all of that is there.
+func (d *Deployer) write(ctx context.Context, owner client.Object, r rendering) error {
+	if !r.accepted {
+		return nil
+	}
+	want := make([]client.Object, len(r.objects))
+	for i, object := range r.objects {
+		want[i] = object
+	}
+	if err := d.Objects.Apply(ctx, owner, want); err != nil || len(r.problems) > 0 {
+		return err
+	}
+	return d.Objects.Prune(ctx, owner, want)
+}
+
+// observe reads what there is of an owner.
+func (d *Deployer) observe(ctx context.Context, key mesh.ProxyKey, owner client.Object) (f facts, err error) {
+	if f.deployment, err = deploymentOf(ctx, d.Client, owner); err != nil {
+		return f, err
+	}
+	pods, err := members(ctx, d.Client, key)
+	if err != nil {
+		return f, err
+	}
+	f.pods = staying(pods)
+	identity := &meshv1alpha1.ServiceIdentity{}
+	if err := d.Client.Get(ctx, identityOf(owner), identity); err == nil {
+		f.identity = identity
+	} else if !apierrors.IsNotFound(err) {
+		return f, fmt.Errorf("read ServiceIdentity %s: %w", identityOf(owner), err)
+	}
+	f.served, f.peers, f.proxies = d.Proxies.Version(key), d.Proxies.State(), map[string]server.Proxy{}
+	for _, proxy := range d.Proxies.Proxies(key) {
+		f.proxies[proxy.Pod] = proxy
+	}
+	return f, nil
+}
+
+// result turns what kept the objects from being written into when to try again. What the user has to act on is in the
+// conditions, and is tried again after a while; everything else is an error, with backoff.
+func (d *Deployer) result(applied error) (ctrl.Result, error) {
+	switch {
+	case applied == nil:
+		return ctrl.Result{}, nil
+	case stalled(applied):
+		return ctrl.Result{RequeueAfter: d.RetryInterval}, nil
+	}
+	return ctrl.Result{}, applied
+}
+
+// stalled reports whether somebody has to act: an object is somebody else's, or the API server does not take it as it is.
+func stalled(err error) bool {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range joined.Unwrap() {
+			if !stalled(one) {
+				return false
+			}
+		}
+		return true
+	}
+	return errors.Is(err, errForeign) || apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
+}
+
+// ensureFinalizer sees to it that the owner cannot go before what it made, ahead of the first of that.
+func (d *Deployer) ensureFinalizer(ctx context.Context, owner client.Object) error {
+	before := owner.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
+	if !controllerutil.AddFinalizer(owner, meshv1alpha1.FinalizerWorkload) {
+		return nil
+	}
+	// The lock keeps the patch, which replaces the whole list, from undoing somebody else's finalizer.
+	if err := d.Client.Patch(ctx, owner, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+		return fmt.Errorf("add the finalizer to %s %s: %w", kindOf(owner), client.ObjectKeyFromObject(owner), err)
+	}
+	return nil
+}
+
+// dismantle takes away what a deleted owner made: its pods, then the config of their proxies, then its identity with its
+// entries. It says what it waits for; with nothing left to wait for, the owner may go, and the rest of its objects with it.
+func (d *Deployer) dismantle(ctx context.Context, key mesh.ProxyKey, owner client.Object) (waiting string, err error) {
+	gone, err := d.Objects.Remove(ctx, owner, deploymentKind)
+	if err != nil {
+		return "", err
+	}
+	pods, err := members(ctx, d.Client, key)
+	if err != nil {
+		return "", err
+	}
+	if len(pods) > 0 {
+		return "its pods end: " + names(podNames(pods)), nil
+	}
+	if !gone {
+		return "its Deployment is being deleted", nil
+	}
+	if d.Proxies.Version(key) != "" {
+		return "the config of its proxies is being withdrawn", nil
+	}
+	if gone, err = d.Objects.Remove(ctx, owner, identityKind); err != nil {
+		return "", err
+	}
+	if !gone {
+		key := identityOf(owner)
+		return fmt.Sprintf("the entries of its ServiceIdentity are being deleted from the SPIRE server: see kubectl describe -n %s serviceidentity/%s", key.Namespace, key.Name), nil
+	}
+	return "", nil
+}
+
+// release drops the finalizer of an owner of which nothing is left.
+func (d *Deployer) release(ctx context.Context, owner client.Object) error {
+	d.Objects.Forget(owner)
+	before := owner.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
+	if !controllerutil.RemoveFinalizer(owner, meshv1alpha1.FinalizerWorkload) {
+		return nil
+	}
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := d.Client.Patch(ctx, owner, patch); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("drop the finalizer of %s %s: %w", kindOf(owner), client.ObjectKeyFromObject(owner), err)
+	}
+	return nil
+}
+
+// problemsOf are the problems of a key.
+func problemsOf(key mesh.ProxyKey, lists ...[]mesh.Problem) []mesh.Problem {
+	var own []mesh.Problem
+	for _, list := range lists {
+		for _, problem := range list {
+			if problem.Kind == key.Kind && problem.Object == key.NamespacedName {
+				own = append(own, problem)
+			}
+		}
+	}
+	return own
+}
+
+// said are the messages of the problems of a condition, and the reason of the first.
+func said(problems []mesh.Problem, condition string) (reason, message string) {
+	var messages []string
+	for _, problem := range problems {
+		if problem.Condition != condition {
+			continue
+		}
+		if reason == "" {
+			reason = problem.Reason
+		}
+		messages = append(messages, problem.Message)
+	}
+	return reason, strings.Join(messages, "; ")
+}
+
+func podNames(pods []corev1.Pod) []string {
+	list := make([]string, len(pods))
+	for i := range pods {
+		list[i] = pods[i].Name
+	}
+	return list
+}
+
+func proxyKey(kind string, key types.NamespacedName) mesh.ProxyKey {
+	return mesh.ProxyKey{Kind: kind, NamespacedName: key}
+}

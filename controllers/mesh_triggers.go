@@ -1,0 +1,227 @@
+package controllers
+
+import (
+	"context"
+	"slices"
+
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+)
+
+// meshTriggers say whose Mesh an event concerns: the way back of World.Of. They read the cache only, by index. Of an update
+// the old object is asked, too, so that who was a neighbour is told.
+type meshTriggers struct {
+	client client.Reader
+	// kind is whose keys are of interest; empty for both.
+	kind string
+}
+
+type (
+	keyMap     = handler.TypedMapFunc[client.Object, mesh.ProxyKey]
+	keyHandler = handler.TypedEventHandler[client.Object, mesh.ProxyKey]
+	keyQueue   = workqueue.TypedRateLimitingInterface[mesh.ProxyKey]
+)
+
+// handle makes of a mapping what a watch calls.
+func (t meshTriggers) handle(f keyMap) keyHandler {
+	return handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, object client.Object) []mesh.ProxyKey {
+		return slices.DeleteFunc(f(ctx, object), func(key mesh.ProxyKey) bool { return !t.concerns(key) })
+	})
+}
+
+func (t meshTriggers) concerns(key mesh.ProxyKey) bool { return t.kind == "" || key.Kind == t.kind }
+
+// watch adds what the Mesh of a key is built from to what wakes a controller.
+func (t meshTriggers) watch(b *builder.TypedBuilder[mesh.ProxyKey]) *builder.TypedBuilder[mesh.ProxyKey] {
+	return b.
+		Watches(&meshv1alpha1.MeshService{}, t.handle(t.neighbours), builder.WithPredicates(specChanges)).
+		Watches(&meshv1alpha1.MeshGateway{}, t.handle(t.neighbours), builder.WithPredicates(specChanges)).
+		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(t.identified), builder.WithPredicates(claimChanges)).
+		WatchesMetadata(&corev1.ConfigMap{}, t.handle(t.referring)).
+		Watches(&corev1.Pod{}, t.handle(pods), builder.WithPredicates(comesOrGoes))
+}
+
+// neighbours are the key of a MeshService or a MeshGateway, and those whose Mesh it is part of.
+func (t meshTriggers) neighbours(ctx context.Context, object client.Object) []mesh.ProxyKey {
+	key := client.ObjectKeyFromObject(object)
+	service, ok := object.(*meshv1alpha1.MeshService)
+	if !ok {
+		return append(t.services(ctx, byGateway, key), proxyKey(mesh.KindMeshGateway, key))
+	}
+	keys := append(t.services(ctx, byCallee, key), proxyKey(mesh.KindMeshService, key))
+	for _, callee := range calleesOf(service) {
+		keys = append(keys, proxyKey(mesh.KindMeshService, callee))
+	}
+	for _, gateway := range gatewaysOf(service) {
+		keys = append(keys, proxyKey(mesh.KindMeshGateway, gateway))
+		keys = append(keys, t.services(ctx, byGateway, gateway)...) // who came first may have changed
+	}
+	return keys
+}
+
+// identified are those that have a ServiceIdentity, with their neighbours: these rely on it.
+func (t meshTriggers) identified(ctx context.Context, identity client.Object) []mesh.ProxyKey {
+	return t.around(ctx, byIdentity, identity)
+}
+
+// referring are those that refer to a ConfigMap, with their neighbours: a descriptor set says what a gateway serves.
+func (t meshTriggers) referring(ctx context.Context, configMap client.Object) []mesh.ProxyKey {
+	return t.around(ctx, byConfigMap, configMap)
+}
+
+// around are the objects that an index has for an object, with their neighbours.
+func (t meshTriggers) around(ctx context.Context, index string, object client.Object) []mesh.ProxyKey {
+	var keys []mesh.ProxyKey
+	for _, list := range []client.ObjectList{&meshv1alpha1.MeshServiceList{}, &meshv1alpha1.MeshGatewayList{}} {
+		for _, found := range t.list(ctx, list, index, client.ObjectKeyFromObject(object)) {
+			keys = append(keys, t.neighbours(ctx, found)...)
+		}
+	}
+	return keys
+}
+
+func (t meshTriggers) services(ctx context.Context, index string, key types.NamespacedName) []mesh.ProxyKey {
+	var keys []mesh.ProxyKey
+	for _, object := range t.list(ctx, &meshv1alpha1.MeshServiceList{}, index, key) {
+		keys = append(keys, proxyKey(mesh.KindMeshService, client.ObjectKeyFromObject(object)))
+	}
+	return keys
+}
+
+func (t meshTriggers) list(ctx context.Context, list client.ObjectList, index string, key types.NamespacedName) []client.Object {
+	var objects []client.Object
+	err := t.client.List(ctx, list, client.MatchingFields{index: key.String()})
+	if err == nil {
+		err = meta.EachListItem(list, func(item runtime.Object) error {
+			objects = append(objects, item.(client.Object)) //nolint:forcetypeassert // items of these lists are
+			return nil
+		})
+	}
+	if err != nil { // the cache answers from memory: only a list without the index fails
+		log.FromContext(ctx).Error(err, "cannot find who refers to an object", "index", index, "object", key)
+	}
+	return objects
+}
+
+// pods are whose pod an object is.
+func pods(_ context.Context, pod client.Object) []mesh.ProxyKey {
+	if key, ok := memberOf(pod); ok {
+		return []mesh.ProxyKey{key}
+	}
+	return nil
+}
+
+// slicesOf are whose endpoints an EndpointSlice has.
+func slicesOf(_ context.Context, slice client.Object) []mesh.ProxyKey {
+	if key, ok := labelled(slice); ok {
+		return []mesh.ProxyKey{key}
+	}
+	return nil
+}
+
+// owned are the keys of who owns an object.
+func owned(_ context.Context, object client.Object) []mesh.ProxyKey {
+	owner := metav1.GetControllerOf(object)
+	if owner == nil || owner.APIVersion != meshv1alpha1.GroupVersion.String() {
+		return nil
+	}
+	return []mesh.ProxyKey{proxyKey(owner.Kind, types.NamespacedName{Namespace: object.GetNamespace(), Name: owner.Name})}
+}
+
+// identity are those that have a ServiceIdentity: they pass on what it says.
+func (t meshTriggers) identity(ctx context.Context, identity client.Object) []mesh.ProxyKey {
+	key := client.ObjectKeyFromObject(identity)
+	keys := t.services(ctx, byIdentity, key)
+	for _, object := range t.list(ctx, &meshv1alpha1.MeshGatewayList{}, byIdentity, key) {
+		keys = append(keys, proxyKey(mesh.KindMeshGateway, client.ObjectKeyFromObject(object)))
+	}
+	return keys
+}
+
+// self is the key of a MeshService or a MeshGateway.
+func self(_ context.Context, object client.Object) []mesh.ProxyKey {
+	return []mesh.ProxyKey{proxyKey(kindOf(object), client.ObjectKeyFromObject(object))}
+}
+
+// controller is a controller of one of the kinds: woken by what the Mesh is built from, by its objects, and by its proxies.
+func (d *Deployer) controller(mgr ctrl.Manager, kind, name string) *builder.TypedBuilder[mesh.ProxyKey] {
+	t := meshTriggers{client: mgr.GetClient(), kind: kind}
+	var object client.Object = &meshv1alpha1.MeshService{}
+	if kind == mesh.KindMeshGateway {
+		object = &meshv1alpha1.MeshGateway{}
+	}
+	b := t.watch(builder.TypedControllerManagedBy[mesh.ProxyKey](mgr).Named(name)).
+		Watches(object, t.handle(self)). // every update: a status or a finalizer changed by hand is put right too
+		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(t.identity)).
+		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(owned)).
+		Watches(&corev1.Pod{}, t.handle(pods)).
+		Watches(&appsv1.Deployment{}, t.handle(owned)).
+		WatchesRawSource(d.reports(t))
+	if kind == mesh.KindMeshService {
+		b = b.Watches(&discoveryv1.EndpointSlice{}, t.handle(slicesOf))
+	}
+	for _, object := range []client.Object{
+		&corev1.ConfigMap{}, &corev1.PersistentVolumeClaim{}, &corev1.Service{}, &corev1.ServiceAccount{},
+		&networkingv1.NetworkPolicy{}, &policyv1.PodDisruptionBudget{},
+	} {
+		b = b.WatchesMetadata(object, t.handle(owned))
+	}
+	return named(mgr, b).WithOptions(controller.TypedOptions[mesh.ProxyKey]{MaxConcurrentReconciles: meshWorkers})
+}
+
+// named has each line of a controller's log name the object.
+func named(mgr ctrl.Manager, b *builder.TypedBuilder[mesh.ProxyKey]) *builder.TypedBuilder[mesh.ProxyKey] {
+	return b.WithLogConstructor(func(key *mesh.ProxyKey) logr.Logger {
+		if key == nil {
+			return mgr.GetLogger()
+		}
+		return mgr.GetLogger().WithValues("kind", key.Kind, "namespace", key.Namespace, "name", key.Name)
+	})
+}
+
+// reports is a source of keys of whose proxies something is new.
+func (d *Deployer) reports(t meshTriggers) source.TypedSource[mesh.ProxyKey] {
+	return source.TypedFunc[mesh.ProxyKey](func(_ context.Context, queue keyQueue) error {
+		d.Proxies.Notify(func(key mesh.ProxyKey) {
+			if t.concerns(key) {
+				queue.Add(key)
+			}
+		})
+		return nil
+	})
+}
+
+// specChanges lets through what changes what an object wants: not its status.
+var specChanges = updatesWhere(func(e event.UpdateEvent) bool {
+	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() || e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
+		e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
+})
+
+// endpointChanges lets through what changes who is called where.
+var endpointChanges = updatesWhere(func(e event.UpdateEvent) bool {
+	before, ok := e.ObjectOld.(*discoveryv1.EndpointSlice)
+	after, ok2 := e.ObjectNew.(*discoveryv1.EndpointSlice)
+	return !ok || !ok2 || !equality.Semantic.DeepEqual(before.Endpoints, after.Endpoints) || !equality.Semantic.DeepEqual(before.Ports, after.Ports) ||
+		!equality.Semantic.DeepEqual(before.Labels, after.Labels)
+})
