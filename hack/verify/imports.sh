@@ -28,5 +28,6 @@ check ./internal/spire/registry "$api|$mesh|$spire|$client|$svid|$registry" "sig
 check ./internal/xds "$api|$mesh|$xds" "$pure" "internal/xds is pure: a model goes in, resources come out"
 check ./internal/xds/server "$api|$mesh|$xds|$server" "sigs.k8s.io/controller-runtime|k8s.io/client-go" "internal/xds/server speaks to proxies alone"
 check ./internal/workload "$api|$mesh|internal/workload|payment/config" "$pure" "internal/workload is pure: a model goes in, objects come out"
+check ./payment/interceptor "payment/(config|policy|interceptor)" "modernc.org/sqlite" "who serves calls needs no store"
 check ./controllers "$api|$mesh|$spire|$client|$svid|$registry|$xds|$server|internal/workload|payment/config|controllers" "$none" "controllers know what reads, decides and writes, and are wired by cmd"
 exit "$bad"

@@ -61,6 +61,8 @@ type Auth struct {
 type Identity struct {
 	// Workload is the process at the other end; zero in development.
 	Workload spiffeid.ID
+	// Rule is the name of the rule that let it in.
+	Rule string
 	// User is for whom it calls; zero where the method does not ask.
 	User User
 }
@@ -139,9 +141,11 @@ func (a *Auth) authenticate(ctx context.Context, method string) (context.Context
 		return nil, a.deny(ctx, method, identity, policy.Verdict{Reason: methodUnknown}, "the method is not on the list")
 	}
 	if a.Rules != nil {
-		if verdict := a.Rules.Decide(identity.Workload, method); !verdict.Allowed {
+		verdict := a.Rules.Decide(identity.Workload, method)
+		if !verdict.Allowed {
 			return nil, a.deny(ctx, method, identity, verdict, "no rule lets this workload call this method")
 		}
+		identity.Rule = verdict.Rule
 	}
 	if need == WorkloadAndUser {
 		if identity.User, err = a.user(headers.Get("authorization")); err != nil {

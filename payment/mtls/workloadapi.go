@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,12 +13,15 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
 const (
-	// The library waits 1 s to 30 s between attempts by itself: a new pod would wait as long after its entry is there.
+	// The library waits 1 s to 30 s between attempts by itself, and gRPC up to 2 minutes to connect: a new pod would wait as
+	// long after its entry, or its agent, is there.
 	firstRetry = 250 * time.Millisecond
 	lastRetry  = 2 * time.Second
 	// remind is how often the log says that the process still waits.
@@ -42,7 +46,9 @@ type watched struct {
 
 func openWorkloadAPI(address string, want spiffeid.ID, log *slog.Logger) (Identity, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	client, err := workloadapi.New(ctx, workloadapi.WithAddr(address), workloadapi.WithBackoffStrategy(retries{}))
+	client, err := workloadapi.New(ctx, workloadapi.WithAddr(address), workloadapi.WithBackoffStrategy(retries{}), workloadapi.WithDialOptions(
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: firstRetry, Multiplier: 2, MaxDelay: lastRetry}, MinConnectTimeout: lastRetry}),
+	))
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("mtls.workload_api: %w", err)
@@ -78,6 +84,7 @@ func (w *watched) OnX509ContextUpdate(update *workloadapi.X509Context) {
 		}
 		others = append(others, svid.ID.String())
 	}
+	slices.Sort(others) // SPIRE's order is not always the same
 	w.fail(fmt.Sprintf("it gives this process %s and not %s, which service_mesh.spiffe_id wants", strings.Join(others, ", "), w.want))
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -401,7 +402,7 @@ func TestAServiceThatAnswersAndDoesNotSayMoreIsLeftAloneUntilCallsFail(t *testin
 func TestThePageTellsOfServicesAndTheSidecar(t *testing.T) {
 	l := start(t, true, func(o *Options) { o.Discovery.EnvoyAddress = "127.0.0.1:1" })
 	answer := httptest.NewRecorder()
-	l.ServeHTTP(answer, httptest.NewRequest("GET", "/health/services", nil))
+	l.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/health/services", nil))
 	var page struct {
 		Healthy  bool
 		Services map[string]Health
