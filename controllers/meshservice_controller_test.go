@@ -13,7 +13,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -246,7 +245,7 @@ var _ = Describe("reconciling a MeshService", func() {
 
 	It("keeps a volume that is to outlive it, and takes it up again", func() {
 		persistent := func(spec *meshv1alpha1.MeshServiceSpec) {
-			spec.Workload.Persistence = &meshv1alpha1.Persistence{Size: resource.MustParse("1Gi"), MountPath: "/data", WhenDeleted: meshv1alpha1.RetentionRetain}
+			spec.Workload.Persistence = &meshv1alpha1.Persistence{Size: "1Gi", MountPath: "/data", WhenDeleted: meshv1alpha1.RetentionRetain}
 		}
 		r.reconcile("pay", r.service("pay", persistent))
 		claim := &corev1.PersistentVolumeClaim{}

@@ -1,13 +1,21 @@
 package v1alpha1
 
 import (
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // GatewayServiceType is how the gateway's Service is reached.
 // +kubebuilder:validation:Enum=ClusterIP;NodePort;LoadBalancer
 type GatewayServiceType string
+
+const (
+	// GatewayServiceClusterIP is reached from inside the cluster, or by whoever forwards to it.
+	GatewayServiceClusterIP GatewayServiceType = "ClusterIP"
+	// GatewayServiceNodePort is reached at a port of every node, too.
+	GatewayServiceNodePort GatewayServiceType = "NodePort"
+	// GatewayServiceLoadBalancer is reached at an address that the cluster's load balancer gives it, too.
+	GatewayServiceLoadBalancer GatewayServiceType = "LoadBalancer"
+)
 
 // MeshGatewaySpec says where the mesh is entered from outside, who vouches for callers, and who may expose what.
 // +kubebuilder:validation:XValidation:rule="(has(self.identity) && has(self.identity.path) ? self.identity.path : \"\") == (has(oldSelf.identity) && has(oldSelf.identity.path) ? oldSelf.identity.path : \"\") && (has(self.identity) && has(self.identity.name) ? self.identity.name : \"\") == (has(oldSelf.identity) && has(oldSelf.identity.name) ? oldSelf.identity.name : \"\")",fieldPath=".identity",message="identity.path and identity.name cannot be set, changed or removed later, for peers know the gateway by them: create another MeshGateway and delete this one when nobody uses it"
@@ -48,9 +56,10 @@ type MeshGatewaySpec struct {
 	// +kubebuilder:validation:Maximum=100
 	Replicas *int32 `json:"replicas,omitempty"`
 
-	// resources of the proxy, as in a container.
+	// resources of the proxy, as in a container. Unset, it is sure to get 100m of cpu and 128Mi of memory, and gets no more than
+	// 1Gi of memory.
 	// +optional
-	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+	Resources *Resources `json:"resources,omitempty"`
 
 	// serviceType of the gateway's Service: ClusterIP (the default), NodePort or LoadBalancer.
 	// +optional

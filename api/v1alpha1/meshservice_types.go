@@ -35,7 +35,7 @@ const ProtocolGRPC Protocol = "GRPC"
 // +kubebuilder:validation:XValidation:rule="!has(self.ports) || self.ports.all(p, self.ports.exists_one(q, q.port == p.port))",fieldPath=".ports",message="ports must each have a port of their own: choose another for one of those that share it"
 // +kubebuilder:validation:XValidation:rule="!has(self.workload.health) || !has(self.ports) || !self.ports.exists(p, p.port == self.workload.health.port)",fieldPath=".workload.health.port",message="workload.health.port must not be one of ports: those are on loopback only, while the page is on the pod's address; have the process serve it on another port"
 // +kubebuilder:validation:XValidation:rule="!has(self.workload.health) || !has(self.dependsOn) || !self.dependsOn.exists(d, d.localPort == self.workload.health.port)",fieldPath=".workload.health.port",message="workload.health.port must not be a localPort of dependsOn, where the sidecar listens: choose another localPort"
-// +kubebuilder:validation:XValidation:rule="!has(self.expose) || !has(self.ports) || self.expose.all(e, has(e.port) ? self.ports.exists(p, p.name == e.port) : self.ports.size() == 1)",fieldPath=".expose",message="expose must name one of ports in port, and may leave it out only where there is one"
+// +kubebuilder:validation:XValidation:rule="!has(self.expose) || !has(self.ports) || self.expose.all(e, has(e.port) ? self.ports.exists(p, p.name == e.port) : self.ports.size() == 1)",fieldPath=".expose",message="expose must name one of ports in port, by its name and not its number, and may leave it out only where there is one"
 type MeshServiceSpec struct {
 	// identity is who the service is. Unset, a ServiceIdentity with the default SPIFFE ID,
 	// spiffe://<trust domain>/ns/<namespace>/sa/<service account>, is created for it.
@@ -174,7 +174,7 @@ type Dependency struct {
 	// +required
 	Service ObjectReference `json:"service"`
 
-	// port is the name of its port, at most 15 characters. Needed only where it has several.
+	// port is the name of its port, at most 15 characters. Needed only where it has several: unset, it is the only one.
 	// +optional
 	// +kubebuilder:validation:MaxLength=15
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && !self.contains('--')",message="port must be the name of a port, for example grpc, not its number: where there is only one leave it out"
@@ -215,6 +215,7 @@ type AllowRule struct {
 
 // Caller is a MeshService, or whoever has a SPIFFE ID.
 // +kubebuilder:validation:XValidation:rule="has(self.service) != has(self.spiffeID)",message="from must have exactly one of service, a MeshService, and spiffeID, a caller outside this cluster"
+// +structType=atomic
 type Caller struct {
 	// service is a MeshService. Traffic flows when its dependsOn names this one.
 	// +optional
@@ -234,7 +235,7 @@ type NativeProtocol string
 const NativeGRPC NativeProtocol = "GRPC"
 
 // Exposure is a way in from outside the mesh.
-// +kubebuilder:validation:XValidation:rule="has(self.transcode) && self.transcode || has(self.protocols)",message="an exposure must say how: transcode: true for JSON over HTTP, protocols: [GRPC] for native gRPC, or both"
+// +kubebuilder:validation:XValidation:rule="has(self.transcode) && self.transcode || has(self.protocols)",message="expose must say how each is served: transcode: true for JSON over HTTP, protocols: [GRPC] for native gRPC, or both"
 type Exposure struct {
 	// name of the exposure. At most 63 characters.
 	// +required
@@ -244,10 +245,9 @@ type Exposure struct {
 	// +required
 	Gateway ObjectReference `json:"gateway"`
 
-	// port is the name of the port, at most 15 characters. Needed only where there are several.
+	// port is the name of one of ports, at most 15 characters. Needed only where there are several: unset, it is the only one.
 	// +optional
 	// +kubebuilder:validation:MaxLength=15
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && !self.contains('--')",message="port must be the name of a port, for example grpc, not its number: where there is only one leave it out"
 	Port string `json:"port,omitempty"`
 
 	// hostnames under which the methods are served, from 1 to 16, each of at most 253 characters.
@@ -266,6 +266,7 @@ type Exposure struct {
 	Methods []ExactMethod `json:"methods"`
 
 	// transcode serves the methods as JSON over HTTP, at the paths of their google.api.http options in api.descriptorSet.
+	// Unset, it does not.
 	// +optional
 	Transcode bool `json:"transcode,omitempty"`
 
@@ -307,6 +308,7 @@ type EgressRule struct {
 
 // EgressTarget is a range of addresses, or pods.
 // +kubebuilder:validation:XValidation:rule="has(self.cidr) != has(self.selector)",message="to must have exactly one of cidr, for addresses outside the cluster, and selector, for pods"
+// +structType=atomic
 type EgressTarget struct {
 	// cidr is a range of addresses, for example 10.20.0.0/16. At most 64 characters.
 	// +optional

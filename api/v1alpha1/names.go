@@ -20,9 +20,9 @@ type ItemName string
 // +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="a name of an object must consist of lower case letters, digits, hyphens and dots, with a letter or digit first, last and around each dot, for example users-jwks"
 type ResourceName string
 
-// DataKey is a key in the data of a ConfigMap: at most 253 letters, digits, hyphens, underscores and dots.
+// DataKey is a key in the data of a ConfigMap or Secret: at most 253 letters, digits, hyphens, underscores and dots.
 // +kubebuilder:validation:MaxLength=253
-// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",message="a key of a ConfigMap must consist of letters, digits, hyphens, underscores and dots, for example payment.binpb, and not begin with two dots"
+// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",message="a key of a ConfigMap or Secret must consist of letters, digits, hyphens, underscores and dots, for example payment.binpb, and not begin with two dots"
 type DataKey string
 
 // Hostname is a DNS name in lower case, at most 253 characters.
@@ -51,6 +51,7 @@ type ExactMethod string
 type SPIFFEID string
 
 // ObjectReference names an object of this group.
+// +structType=atomic
 type ObjectReference struct {
 	// name of the object. At most 52 characters.
 	// +required
@@ -62,6 +63,7 @@ type ObjectReference struct {
 }
 
 // ConfigMapKey names a key of a ConfigMap in the same namespace.
+// +structType=atomic
 type ConfigMapKey struct {
 	// configMap is the name of the ConfigMap. At most 253 characters.
 	// +required

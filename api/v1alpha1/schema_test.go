@@ -5,7 +5,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -43,88 +42,136 @@ func identity(spec map[string]any) map[string]any {
 	}
 }
 
-func TestTheCRDIsSmallEnoughForKubectlApply(t *testing.T) {
-	info, err := os.Stat(crdFile)
-	if err != nil {
-		t.Fatal(err)
+// kinds are the CRD files by the plural names of their kinds.
+func kinds(t *testing.T) map[string]*verdict.CRD {
+	t.Helper()
+	const folder = "../../config/crd/bases/"
+	files, err := filepath.Glob(folder + "*.yaml")
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%s has the files %v, %v: want one of each kind", folder, files, err)
 	}
-	// kubectl apply keeps the whole of it in an annotation, and all annotations together have 262,144 bytes.
-	if info.Size() > 262_144/4 {
-		t.Errorf("the CRD has %d bytes", info.Size())
+	all := map[string]*verdict.CRD{}
+	for _, file := range files {
+		crd, err := verdict.LoadCRD(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "mesh.jia.app_"), ".yaml")] = crd
 	}
+	return all
 }
 
+// untyped is what has no schema here: the operator judges it.
+var untyped = map[string]bool{"spec.workload.config": true, "spec.workload.patch": true}
+
 func TestEveryStringListMapAndNumberIsBounded(t *testing.T) {
-	loadCRD(t).EachField(func(field, _ string, schema *apiextensions.JSONSchemaProps) {
-		switch {
-		case schema.Type == "string" && schema.MaxLength == nil && len(schema.Enum) == 0 && schema.Format != "date-time":
-			t.Errorf("%s has no maxLength", field)
-		case schema.Type == "array" && schema.MaxItems == nil:
-			t.Errorf("%s has no maxItems", field)
-		case schema.Type == "array" && schema.XListType == nil:
-			t.Errorf("%s has no list type, so server-side apply replaces it as a whole", field)
-		case schema.AdditionalProperties != nil && schema.MaxProperties == nil:
-			t.Errorf("%s has no maxProperties", field)
-		case schema.Type == "integer" && schema.Minimum == nil:
-			t.Errorf("%s has no minimum", field)
-		case schema.Type == "object" && schema.Properties == nil && schema.AdditionalProperties == nil, schema.XPreserveUnknownFields != nil, schema.XIntOrString:
-			t.Errorf("%s is not typed", field)
-		}
-	})
+	for kind, crd := range kinds(t) {
+		crd.EachField(func(field, _ string, schema *apiextensions.JSONSchemaProps) {
+			fail := func(what string) { t.Errorf("%s: %s %s", kind, field, what) }
+			switch {
+			case untyped[field]:
+				if schema.Type != "object" {
+					fail("is not an object")
+				}
+			case (schema.Type == "string" || schema.XIntOrString) && schema.MaxLength == nil && len(schema.Enum) == 0 && schema.Format != "date-time":
+				fail("has no maxLength")
+			case schema.Type == "array" && schema.MaxItems == nil:
+				fail("has no maxItems")
+			case schema.Type == "array" && strings.HasPrefix(field, "spec.") && schema.MinItems == nil && schema.XListType != nil && kind != "serviceidentities":
+				fail("has no minItems: an empty list would say what leaving it out says")
+			case schema.Type == "array" && schema.XListType == nil:
+				fail("has no list type, so server-side apply replaces it as a whole")
+			case schema.AdditionalProperties != nil && schema.MaxProperties == nil:
+				fail("has no maxProperties")
+			case schema.Type == "integer" && schema.Minimum == nil:
+				fail("has no minimum")
+			case schema.Type == "object" && schema.Properties == nil && schema.AdditionalProperties == nil, schema.XPreserveUnknownFields != nil:
+				fail("is not typed")
+			}
+		})
+	}
 }
 
 // A pattern's message is the pattern: a rule says the same and what to write instead.
 func TestEveryRuleHasAMessageThatNamesItsField(t *testing.T) {
-	crd := loadCRD(t)
-	for _, rule := range crd.Schema.XValidations {
-		if !strings.HasPrefix(rule.Message, "metadata.name ") {
-			t.Errorf("message %q does not begin with metadata.name", rule.Message)
-		}
-	}
-	crd.EachField(func(field, name string, schema *apiextensions.JSONSchemaProps) {
-		if schema.Pattern != "" && !strings.HasPrefix(field, "status.conditions") {
-			t.Errorf("%s has a pattern, which says nothing to who breaks it: write a rule with a message", field)
-		}
-		for _, rule := range schema.XValidations {
-			if rule.FieldPath != "" {
-				name = strings.TrimPrefix(rule.FieldPath, ".")
-			}
-			// The rule of the type Duration serves every field of that type.
-			if !strings.HasPrefix(rule.Message, name+" ") && !strings.HasPrefix(rule.Message, "a duration ") {
-				t.Errorf("%s: message %q does not begin with %q", field, rule.Message, name)
-			}
-			if len(rule.Message) > 300 {
-				t.Errorf("%s: message %q is longer than a reader is patient", field, rule.Message)
+	// The rules of types that several fields have say what the value is: a name, a duration, an amount.
+	shared := regexp.MustCompile(`^(a|an|the) [A-Za-z ]*? must (be|begin|consist of|have) `)
+	for kind, crd := range kinds(t) {
+		for _, rule := range crd.Schema.XValidations {
+			if !strings.HasPrefix(rule.Message, "metadata.name ") {
+				t.Errorf("%s: message %q does not begin with metadata.name", kind, rule.Message)
 			}
 		}
-	})
-}
-
-func TestTheDescriptionOfEachFieldOfSpecHoldsItsBounds(t *testing.T) {
-	bounds := regexp.MustCompile(`[<>]= duration\('(\w+)'\)`)
-	for name, schema := range loadCRD(t).Schema.Properties["spec"].Properties {
-		var want []string
-		for _, rule := range schema.XValidations {
-			for _, bound := range bounds.FindAllStringSubmatch(rule.Rule, -1) {
-				want = append(want, bound[1])
+		crd.EachField(func(field, name string, schema *apiextensions.JSONSchemaProps) {
+			if schema.Pattern != "" && len(schema.XValidations) == 0 && !strings.HasPrefix(field, "status.conditions") {
+				t.Errorf("%s: %s has a pattern, which says nothing to who breaks it: write a rule with a message", kind, field)
 			}
-		}
-		if want == nil { // a duration's bounds are those in its rule
-			for _, bound := range []*int64{schema.MaxLength, schema.MaxItems, schema.MaxProperties} {
-				if bound != nil {
-					want = append(want, thousands(*bound))
+			for _, rule := range schema.XValidations {
+				if rule.FieldPath != "" {
+					name = strings.TrimPrefix(rule.FieldPath, ".")
+				}
+				if !regexp.MustCompile(`^`+regexp.QuoteMeta(name)+`[ .]`).MatchString(rule.Message) && !shared.MatchString(rule.Message) {
+					t.Errorf("%s: %s: message %q does not begin with %q", kind, field, rule.Message, name)
+				}
+				if len(rule.Message) > 300 {
+					t.Errorf("%s: %s: message %q is longer than a reader is patient", kind, field, rule.Message)
 				}
 			}
+		})
+	}
+}
+
+func TestTheDescriptionOfEachFieldOfSpecHoldsItsBoundsAndItsDefault(t *testing.T) {
+	for kind, crd := range kinds(t) {
+		fields, description := 0, ""
+		crd.EachField(func(field, _ string, schema *apiextensions.JSONSchemaProps) {
+			if !strings.HasPrefix(field, "spec.") {
+				return
+			}
+			// What holds of each item of a list stands in the description of the list.
+			if !strings.HasSuffix(field, "]") && !strings.HasSuffix(field, "}") {
+				description = schema.Description
+				fields++
+			}
+			for _, want := range documented(schema) {
+				if !regexp.MustCompile(`(^|[^\w,])` + want + `([^\w]|$)`).MatchString(description) {
+					t.Errorf("%s: %s: %s is not in the description %q", kind, field, want, description)
+				}
+			}
+		})
+		if fields < 7 {
+			t.Errorf("%s: only %d fields found", kind, fields)
 		}
-		if want == nil {
-			t.Errorf("%s: no bound found", name)
+	}
+}
+
+// documented are the bounds and the default of a field, as a reader looks for them.
+func documented(schema *apiextensions.JSONSchemaProps) []string {
+	var want []string
+	for _, rule := range schema.XValidations {
+		for _, bound := range regexp.MustCompile(`[<>]= duration\('(\w+)'\)`).FindAllStringSubmatch(rule.Rule, -1) {
+			want = append(want, bound[1])
 		}
-		for _, bound := range want {
-			if !regexp.MustCompile(`(^|[^\w,])` + bound + `([^\w]|$)`).MatchString(schema.Description) {
-				t.Errorf("%s: the bound %s is not in the description %q", name, bound, schema.Description)
+	}
+	if want == nil && !schema.XIntOrString { // the bounds of a duration and of an amount are in its rule
+		for _, bound := range []*int64{schema.MaxLength, schema.MaxItems, schema.MaxProperties} {
+			if bound != nil {
+				want = append(want, thousands(*bound))
 			}
 		}
 	}
+	for _, bound := range []*float64{schema.Minimum, schema.Maximum} {
+		if bound != nil { // a port has no comma
+			want = append(want, fmt.Sprintf("(%s|%d)", thousands(int64(*bound)), int64(*bound)))
+		}
+	}
+	for _, value := range schema.Enum {
+		want = append(want, fmt.Sprint(value))
+	}
+	if schema.Default != nil {
+		want = append(want, regexp.QuoteMeta(fmt.Sprint(*schema.Default)))
+	}
+	return want
 }
 
 func thousands(n int64) string {

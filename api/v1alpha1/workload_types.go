@@ -1,9 +1,7 @@
 package v1alpha1
 
 import (
-	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // PolicySupport says whether an image enforces the rules of its MeshService by itself.
@@ -36,7 +34,8 @@ type Workload struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[!-~]+$')",message="image must be the reference of an image, for example registry.example/payment:1.2: printable ASCII without spaces"
 	Image string `json:"image"`
 
-	// args of the image's entry point, at most 64, each at most 4,096 characters.
+	// args of the image's entry point, at most 64, each at most 4,096 characters. Unset, the image's own. With config,
+	// --config and its path come before them.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -60,9 +59,9 @@ type Workload struct {
 	// +kubebuilder:validation:MaxItems=64
 	Env []EnvVar `json:"env,omitempty"`
 
-	// resources of the process, as in a container.
+	// resources of the process, as in a container. Unset, it is sure of nothing and has no limit. The sidecar has its own.
 	// +optional
-	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+	Resources *Resources `json:"resources,omitempty"`
 
 	// serviceAccountName is the ServiceAccount of the pods, at most 253 characters. Unset, one with this object's name is
 	// created. Immutable.
@@ -120,7 +119,7 @@ type EnvVar struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",message="the name of a variable must consist of letters, digits and underscores, with no digit first, for example LOG_LEVEL"
 	Name string `json:"name"`
 
-	// value of the variable, at most 4,096 characters.
+	// value of the variable, at most 4,096 characters. Without it and valueFrom the variable is empty.
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	Value string `json:"value,omitempty"`
@@ -138,6 +137,7 @@ type EnvVarSource struct {
 }
 
 // SecretKey names a key of a Secret in the same namespace.
+// +structType=atomic
 type SecretKey struct {
 	// name of the Secret. At most 253 characters.
 	// +required
@@ -177,11 +177,12 @@ type Health struct {
 
 // Persistence is a volume.
 // +kubebuilder:validation:XValidation:rule="(has(self.storageClassName) ? self.storageClassName : \"\") == (has(oldSelf.storageClassName) ? oldSelf.storageClassName : \"\")",fieldPath=".storageClassName",message="storageClassName cannot be set, changed or removed later, for a volume stays in its class: create another MeshService and move the data there"
+// +kubebuilder:validation:XValidation:rule="type(self.size) == string && !self.size.matches('^[0-9]+([.][0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$') || type(oldSelf.size) == string && !oldSelf.size.matches('^[0-9]+([.][0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$') || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",fieldPath=".size",message="size cannot shrink, for a volume only grows: leave it as it was, or create another MeshService and move the data there"
 type Persistence struct {
-	// size of the volume, at least 1Mi. It can grow where the storage class allows that.
+	// size of the volume, at least 1Mi. It can grow where the storage class allows that, and never shrinks.
 	// +required
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('1Mi')) >= 0",message="size must be at least 1Mi, for example 1Gi"
-	Size resource.Quantity `json:"size"`
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self < 0 || self >= 1048576 : !self.matches('^[0-9]+([.][0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?$') || quantity(self).compareTo(quantity('1Mi')) >= 0",message="size must be at least 1Mi, for example 1Gi"
+	Size Amount `json:"size"`
 
 	// storageClassName of the volume, at most 253 characters. Unset, the cluster's default. Immutable.
 	// +optional
@@ -197,7 +198,7 @@ type Persistence struct {
 	MountPath string `json:"mountPath,omitempty"`
 
 	// whenDeleted says what becomes of the volume when the MeshService is deleted. Retain (the default) keeps it, and a
-	// MeshService of the same name finds its data again.
+	// MeshService of the same name finds its data again. Delete deletes it.
 	// +optional
 	// +kubebuilder:default=Retain
 	WhenDeleted RetentionPolicy `json:"whenDeleted,omitempty"`

@@ -76,7 +76,7 @@ func (p *process) app() corev1.Container {
 		app.Ports = []corev1.ContainerPort{{Name: "metrics", ContainerPort: mesh.HTTPPort, Protocol: corev1.ProtocolTCP}}
 	}
 	if w.Resources != nil {
-		app.Resources = resourcesOf(w.Resources)
+		app.Resources = w.Resources.Requirements()
 	}
 	switch {
 	case w.Health != nil:

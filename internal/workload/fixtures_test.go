@@ -9,7 +9,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
@@ -57,7 +56,7 @@ func payment(t *testing.T) mesh.Service {
 		Ports: []mesh.Port{{Name: "grpc", Port: 8081, MeshPort: 15443, Protocol: meshv1alpha1.ProtocolGRPC}},
 		Workload: meshv1alpha1.Workload{
 			Image: "paymesh/payment:dev", Config: fields(t, jwt),
-			Persistence: &meshv1alpha1.Persistence{Size: resource.MustParse("1Gi"), MountPath: "/var/lib/paymesh"},
+			Persistence: &meshv1alpha1.Persistence{Size: "1Gi", MountPath: "/var/lib/paymesh"},
 		},
 		Dependencies: []mesh.Dependency{
 			{Name: "contact-service", Service: key("people", "contact-service"), LocalPort: 50051, ID: contact, MeshPort: 15443, Timeout: metav1.Duration{Duration: 1500 * time.Millisecond}},

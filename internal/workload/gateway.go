@@ -44,7 +44,7 @@ func gatewayTemplate(g mesh.Gateway, r role, proxyFiles map[string]string, o Opt
 	proxy := o.proxy(r.key)
 	proxy.Resources = proxyResources("100m", "128Mi", "1Gi")
 	if g.Spec != nil && g.Spec.Resources != nil {
-		proxy.Resources = resourcesOf(g.Spec.Resources)
+		proxy.Resources = g.Spec.Resources.Requirements()
 	}
 	proxy.Lifecycle = sleep(gatewayPreStopSeconds)
 	for _, listener := range g.Listeners {

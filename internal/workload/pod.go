@@ -147,11 +147,6 @@ func proxyResources(cpu, memory, limit string) corev1.ResourceRequirements {
 	}
 }
 
-// resourcesOf are the resources of a spec, as a container has them.
-func resourcesOf(resources *corev1.ResourceRequirements) corev1.ResourceRequirements {
-	return *resources.DeepCopy()
-}
-
 func workloadAPIMount() corev1.VolumeMount {
 	return corev1.VolumeMount{Name: volumeWorkloadAPI, MountPath: workloadAPIDir, ReadOnly: true}
 }

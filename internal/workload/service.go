@@ -103,7 +103,7 @@ func (p *process) claim() *corev1.PersistentVolumeClaim {
 		TypeMeta: typeOf(corev1.SchemeGroupVersion, "PersistentVolumeClaim"), ObjectMeta: p.role.meta("-data"),
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: persistence.Size.DeepCopy()}},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: persistence.Size.Quantity()}},
 		},
 	}
 	claim.Labels[labelWhenDeleted] = string(cmp.Or(persistence.WhenDeleted, meshv1alpha1.RetentionRetain))

@@ -34,7 +34,7 @@ func TestPodsAreReplacedByWhatTheyReadAtTheirStartAndByNothingElse(t *testing.T)
 		"other egress": {change: func(_ *testing.T, s *mesh.Service) {
 			s.Egress = []meshv1alpha1.EgressRule{{Name: "db", Port: 5432, To: meshv1alpha1.EgressTarget{CIDR: "10.0.0.0/8"}}}
 		}},
-		"the volume grows": {change: func(_ *testing.T, s *mesh.Service) { s.Workload.Persistence.Size.Add(s.Workload.Persistence.Size) }},
+		"the volume grows": {change: func(_ *testing.T, s *mesh.Service) { s.Workload.Persistence.Size = "2Gi" }},
 		"replicas":         {change: func(_ *testing.T, s *mesh.Service) { s.Workload.Replicas = new(int32) }},
 		"a new dependency": {rolls: true, change: func(_ *testing.T, s *mesh.Service) {
 			s.Dependencies = append(s.Dependencies, mesh.Dependency{Name: "family", LocalPort: 50053})

@@ -25,6 +25,8 @@ type Options struct {
 	Open time.Duration
 	// Log tells of its changes.
 	Log *slog.Logger
+	// OnChange is told each new state (closed, half-open or open); it must not block. nil, nobody is.
+	OnChange func(state string)
 }
 
 // errGivenUp is a call whose caller did not wait for its end, which says nothing about the service: a caller with short
@@ -41,6 +43,9 @@ func New(o Options, registerer prometheus.Registerer) (grpc.UnaryClientIntercept
 		IsExcluded:   func(err error) bool { return errors.Is(err, errGivenUp) || status.Code(err) == codes.Canceled },
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			o.Log.Warn("the circuit breaker is now "+to.String(), "target", o.Target, "before", from.String())
+			if o.OnChange != nil {
+				o.OnChange(to.String())
+			}
 		},
 	})
 	labels := prometheus.Labels{"target": o.Target}

@@ -7,14 +7,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"google.golang.org/grpc/connectivity"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // storeTimeout is for /health: a probe must not wait for a disk that hangs.
 const storeTimeout = 2 * time.Second
 
-// pages are /health (may this process be sent calls), /health/services (what it thinks of those that it calls) and
+// pages are /health (may this process be sent calls), /health/services (how those are that it calls, and its sidecar) and
 // /metrics. A service that is down keeps the process healthy: restarting it would mend nothing.
 func (s *Server) pages() http.Handler {
 	mux := http.NewServeMux()
@@ -29,14 +28,7 @@ func (s *Server) pages() http.Handler {
 		}
 		s.answer(w, code, page)
 	})
-	mux.HandleFunc("GET /health/services", func(w http.ResponseWriter, _ *http.Request) {
-		contact := s.config.ExternalServices.ContactService
-		s.contact.Connect() // an idle connection says nothing; the next look says more
-		state := s.contact.GetState()
-		s.answer(w, http.StatusOK, map[string]any{"services": map[string]any{
-			contact.Name: map[string]any{"address": contact.Address, "connection": state.String(), "healthy": state == connectivity.Ready},
-		}})
-	})
+	mux.Handle("GET /health/services", s.services)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	return mux
 }

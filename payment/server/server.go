@@ -26,12 +26,13 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/jia-app/paymesh/payment/config"
-	"github.com/jia-app/paymesh/payment/contactv1"
 	"github.com/jia-app/paymesh/payment/interceptor"
 	"github.com/jia-app/paymesh/payment/mtls"
 	"github.com/jia-app/paymesh/payment/paymentv1"
 	"github.com/jia-app/paymesh/payment/policy"
+	"github.com/jia-app/paymesh/payment/services"
 	"github.com/jia-app/paymesh/payment/store"
+	"github.com/jia-app/paymesh/payment/tracing"
 )
 
 const (
@@ -58,7 +59,8 @@ type Server struct {
 	grpc     *grpc.Server
 	http     *http.Server
 	health   *health.Server
-	contact  *grpc.ClientConn
+	services *services.Manager
+	tracer   *tracing.Tracer
 	identity mtls.Identity // nil where a sidecar has it
 	policy   *policy.File  // nil where there is none
 	serving  atomic.Bool
@@ -85,7 +87,7 @@ func New(ctx context.Context, c config.Config, log *slog.Logger) (_ *Server, err
 		return nil, err
 	}
 	s.closers = append(s.closers, s.store.Close)
-	if err := s.dialContact(); err != nil {
+	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.wire(); err != nil {
@@ -127,6 +129,10 @@ func (s *Server) wire() error {
 	if err != nil {
 		return err
 	}
+	contacts, err := s.services.Contact()
+	if err != nil {
+		return err
+	}
 	validator, err := protovalidate.New(protovalidate.WithMessages(&paymentv1.CreatePaymentRequest{}, &paymentv1.GetPaymentRequest{}, &paymentv1.ListPaymentsRequest{}))
 	if err != nil {
 		return fmt.Errorf("compile the rules of the protos: %w", err)
@@ -135,12 +141,12 @@ func (s *Server) wire() error {
 	if err != nil {
 		return fmt.Errorf("register the metrics of calls: %w", err)
 	}
-	s.grpc = grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(maxRequest), grpc.ConnectionTimeout(handshakeTimeout),
+	s.grpc = grpc.NewServer(grpc.Creds(creds), s.tracer.Server(), grpc.MaxRecvMsgSize(maxRequest), grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionAgeGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepalive, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Recover(s.log), auth.Unary, interceptor.Log(s.log), interceptor.Validate(validator)),
 		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.RecoverStream(s.log), auth.Stream, interceptor.LogStream(s.log), interceptor.ValidateStream(validator)))
-	paymentv1.RegisterPaymentServiceServer(s.grpc, &payments{store: s.store, contacts: contactv1.NewContactServiceClient(s.contact), now: time.Now, log: s.log})
+	paymentv1.RegisterPaymentServiceServer(s.grpc, &payments{store: s.store, contacts: contacts, now: time.Now, log: s.log})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	s.health.SetServingStatus(paymentv1.PaymentService_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
 	if s.config.GRPC.EnableReflection {
@@ -181,6 +187,9 @@ func (s *Server) GRPCAddress() string {
 	return s.grpcListener.Addr().String()
 }
 
+// Services are the other services, for a process that has more to ask of them.
+func (s *Server) Services() *services.Manager { return s.services }
+
 // HTTPAddress is where /health and /metrics are.
 func (s *Server) HTTPAddress() string { return s.httpListener.Addr().String() }
 
@@ -201,6 +210,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	running.Go(func() { s.sweep(ctx) })
+	running.Go(func() { s.watchServices(ctx) })
 	if s.policy != nil {
 		running.Go(func() { s.policy.Watch(ctx) })
 	}

@@ -471,7 +471,7 @@ func TestThePagesTellTheTruthWithoutSecrets(t *testing.T) {
 
 func TestAContactServiceThatIsDownOpensTheBreaker(t *testing.T) {
 	l := start(t, func(c *config.Config) {
-		c.ExternalServices.ContactService.Address, c.CircuitBreaker.FailureThreshold = "127.0.0.1:1", 2
+		c.ExternalServices.ContactService.Address, c.ExternalServices.ContactService.TimeoutSeconds, c.CircuitBreaker.FailureThreshold = "127.0.0.1:1", 1, 2
 	}, insecure.NewCredentials())
 	for range 3 {
 		_, err := l.client().CreatePayment(l.as("ann", "k"), order("order-1"))

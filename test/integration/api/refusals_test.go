@@ -141,7 +141,7 @@ func TestTheAPIServerRefusesWhatBreaksARuleAndSaysWhatToWriteInstead(t *testing.
 		}
 		t.Log(err)
 		for _, cause := range causes(err) {
-			broken[place(cause.Field)+" "+string(cause.Type)] = true
+			broken[placeOf(cause.Field)+" "+string(cause.Type)] = true
 			broken[cause.Message] = true
 		}
 	}
@@ -223,8 +223,8 @@ func causes(err error) []metav1.StatusCause {
 	return status.Status().Details.Causes
 }
 
-// place is a field as EachField has it.
-func place(field string) string {
+// placeOf is a field as EachField has it.
+func placeOf(field string) string {
 	field = regexp.MustCompile(`\[\d+\]`).ReplaceAllString(field, "[]")
 	return regexp.MustCompile(`^spec\.podLabels\..*`).ReplaceAllString(field, "spec.podLabels{}")
 }

@@ -85,7 +85,7 @@ var _ = Describe("ServiceIdentity", func() {
 			"conditions": []any{condition("Accepted", "True"), condition("Ready", "False")},
 		})).To(Succeed())
 
-		table := printed(ctx, object)
+		table := printed(ctx, "serviceidentities", object)
 		narrow := make([]string, 0, len(table.ColumnDefinitions))
 		wide := make([]string, 0, len(table.ColumnDefinitions))
 		for _, column := range table.ColumnDefinitions {
@@ -123,12 +123,12 @@ var _ = Describe("ServiceIdentity", func() {
 })
 
 // printed returns the object as kubectl asks for it.
-func printed(ctx context.Context, object *unstructured.Unstructured) metav1.Table {
+func printed(ctx context.Context, plural string, object *unstructured.Unstructured) metav1.Table {
 	GinkgoHelper()
 	c, err := discovery.NewDiscoveryClientForConfig(config)
 	Expect(err).NotTo(HaveOccurred())
 	body, err := c.RESTClient().Get().
-		AbsPath("apis", "mesh.jia.app", "v1alpha1", "namespaces", object.GetNamespace(), "serviceidentities", object.GetName()).
+		AbsPath("apis", "mesh.jia.app", "v1alpha1", "namespaces", object.GetNamespace(), plural, object.GetName()).
 		SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").
 		DoRaw(ctx)
 	Expect(err).NotTo(HaveOccurred())

@@ -5,6 +5,7 @@ package verdict
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
@@ -98,20 +99,21 @@ func (c *CRD) Create(object map[string]any) field.ErrorList {
 	return append(errs, broken...)
 }
 
-// EachField calls do with each field of spec and status, in no order. field is its path, with [] for the items of a list
-// and {} for the values of a map; name is the last property in it.
+// EachField calls do with each field of spec and status, in the order of their paths and a field before what is in it. field
+// is its path, with [] for the items of a list and {} for the values of a map; name is the last property in it.
 func (c *CRD) EachField(do func(field, name string, schema *apiextensions.JSONSchemaProps)) {
 	var walk func(field, name string, schema *apiextensions.JSONSchemaProps)
 	walk = func(field, name string, schema *apiextensions.JSONSchemaProps) {
 		do(field, name, schema)
-		for child, s := range schema.Properties {
-			walk(field+"."+child, child, &s)
-		}
 		if schema.Items != nil {
 			walk(field+"[]", name, schema.Items.Schema)
 		}
 		if schema.AdditionalProperties != nil {
 			walk(field+"{}", name, schema.AdditionalProperties.Schema)
+		}
+		for _, child := range slices.Sorted(maps.Keys(schema.Properties)) {
+			s := schema.Properties[child]
+			walk(field+"."+child, child, &s)
 		}
 	}
 	for _, child := range []string{"spec", "status"} {
