@@ -103,7 +103,7 @@ func TestTheContactServiceMustBeWhoTheConfigurationExpects(t *testing.T) {
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "no payment was taken") {
 		t.Errorf("got %v", err)
 	}
-	awaitLine(t, p.log, "the contact service does not answer", "unexpected ID", impostor.id.String())
+	awaitLine(t, p.log, "the contact service does not answer", "unexpected ID", impostor.id.String(), contacts.String())
 }
 
 func TestAnAllowThatIsTakenBackIsRefusedSoonAndWithoutARestart(t *testing.T) {
