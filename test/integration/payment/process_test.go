@@ -33,7 +33,6 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	k8stypes "k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
@@ -122,7 +121,7 @@ func (p *process) render(t *testing.T, id, expects spiffeid.ID, rules ...mesh.Ru
 		Key: key, ID: id, Trusted: true, Identity: key, ServiceAccountName: "payment-service", DataPlane: meshv1alpha1.DataPlaneLibrary,
 		Ports: []mesh.Port{{Name: "grpc", Port: 8081, MeshPort: mesh.FirstMeshPort, Protocol: meshv1alpha1.ProtocolGRPC}},
 		Workload: meshv1alpha1.Workload{
-			Image: "paymesh/payment:dev", PolicySupport: meshv1alpha1.PolicySupportEnforced, Persistence: &meshv1alpha1.Persistence{Size: resource.MustParse("1Gi"), MountPath: "/var/lib/paymesh"},
+			Image: "paymesh/payment:dev", PolicySupport: meshv1alpha1.PolicySupportEnforced, Persistence: &meshv1alpha1.Persistence{Size: "1Gi", MountPath: "/var/lib/paymesh"},
 			Config: &apiextensionsv1.JSON{Raw: fmt.Appendf(nil, `{"auth": {"jwt": {"issuer": %q, "audience": %q, "jwks_file": "/keys/jwks.json"}}}`, issuer, audience)},
 		},
 		Dependencies: []mesh.Dependency{{Name: "contact-service", Service: k8stypes.NamespacedName{Namespace: "people", Name: "contact-service"}, LocalPort: 50051, ID: expects, MeshPort: mesh.FirstMeshPort}},
