@@ -84,6 +84,21 @@ var _ = Describe("a mesh that changes while a client pays", Ordered, func() {
 		Expect(asAuditor()).To(ContainSubstring("NotFound"), "who is let in is told that there is no such payment")
 	})
 
+	It("lets a caller in and out again at its sidecar, and restarts nobody", func() {
+		before := runs()
+		asImpostor := func() string {
+			return probe("payments", "impostor", "call", contactAddress, "contact.v1.ContactService/GetUserInfo", aUser)
+		}
+		Expect(asImpostor()).To(ContainSubstring("PermissionDenied"))
+		patchContact("/spec/allow/-", `{"name": "guest", "from": {"spiffeID": "spiffe://jia.app/ns/payments/sa/impostor"}, "methods": ["contact.v1.ContactService/GetUserInfo"]}`)
+		Eventually(asImpostor).Should(ContainSubstring("OK"))
+		kubectl("patch", "msvc", "-n", "people", "contact-service", "--type=json", "-p", `[{"op": "remove", "path": "/spec/allow/2"}]`)
+		revoked := time.Now()
+		Eventually(asImpostor).WithTimeout(10 * time.Second).Should(ContainSubstring("PermissionDenied"))
+		AddReportEntry("from a revoked allow to its refusal, at a sidecar", time.Since(revoked).Round(10*time.Millisecond).String())
+		Expect(runs()).To(Equal(before))
+	})
+
 	It("takes a new dependency of the contact service, and rolls that alone", func() {
 		before := runs()
 		patchContact("/spec/dependsOn", `[{"name": "family-service", "service": {"name": "family-service"}, "localPort": 50061}]`)
@@ -181,6 +196,7 @@ var _ = Describe("a mesh that changes while a client pays", Ordered, func() {
 					StopTrying("the application was started, and its proxy has no config").Now()
 				}
 			}
+			g.Expect(podsOf("people", "family-service")).To(ConsistOf(Satisfy(proxyWaits)))
 			if denied == 0 && strings.Contains(asAuditor(), "PermissionDenied") {
 				denied = time.Since(revoked)
 			}
