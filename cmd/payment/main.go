@@ -11,22 +11,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
-
-	"google.golang.org/grpc/resolver/dns"
 
 	"github.com/jia-app/paymesh/payment/config"
 	"github.com/jia-app/paymesh/payment/server"
 )
 
-// resolutionInterval is the least time between two looks at a peer's addresses. gRPC's own is 30 s: so long a service whose
-// pods were all replaced would be away.
-const resolutionInterval = 2 * time.Second
-
-func main() {
-	dns.SetMinResolutionInterval(resolutionInterval)
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
-}
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
 	set := flag.NewFlagSet("payment", flag.ContinueOnError)

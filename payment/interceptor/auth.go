@@ -51,7 +51,7 @@ type Auth struct {
 	TrustXFCC bool
 	// Tokens verifies the user's token; nil where no method asks for a user.
 	Tokens *Tokens
-	// Denied counts what is refused.
+	// Denied counts what is refused; nil, nothing does.
 	Denied *Denials
 	// Log says why calls are refused; the caller is told less.
 	Log *slog.Logger
@@ -94,6 +94,14 @@ func NewDenials(registerer prometheus.Registerer) (*Denials, error) {
 		Name: "grpc_server_denied_total", Help: "Calls that were refused before they reached their method, by the reason; the log names each caller.",
 	}, []string{"service", "method", "reason"})}
 	return d, registerer.Register(d.total)
+}
+
+func (d *Denials) count(fullMethod string, reason policy.Reason) {
+	if d == nil {
+		return
+	}
+	service, method, _ := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
+	d.total.WithLabelValues(service, method, string(reason)).Inc()
 }
 
 // Unary authenticates unary calls.
@@ -157,8 +165,7 @@ func (a *Auth) authenticate(ctx context.Context, method string) (context.Context
 
 // deny tells the operator all, and the caller only which kind of refusal it is.
 func (a *Auth) deny(ctx context.Context, method string, identity Identity, verdict policy.Verdict, explanation string) error {
-	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
-	a.Denied.total.WithLabelValues(service, name, string(verdict.Reason)).Inc()
+	a.Denied.count(method, verdict.Reason)
 	line := []any{"service", a.Service, "method", method, "reason", string(verdict.Reason), "explanation", explanation}
 	if !identity.Workload.IsZero() {
 		line = append(line, "caller", identity.Workload.String())

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -200,7 +201,7 @@ func TestEachSideProvesWhoItIsAndTheServerTellsOfWhoDoesNot(t *testing.T) {
 		says   string // the client, where it is who refuses
 	}{
 		"the right one":            {caller(ca, contacts, time.Hour, payments), "", ""},
-		"it expects somebody else": {caller(ca, contacts, time.Hour, contacts), "bad certificate", "unexpected ID"},
+		"it expects somebody else": {caller(ca, contacts, time.Hour, contacts), "bad certificate", `unexpected ID "spiffe://jia.app/payment-service": want "spiffe://jia.app/contact-service"`},
 		"another authority":        {caller(stranger, contacts, time.Hour, payments), "x509svid", ""},
 		"another trust domain":     {caller(abroad, foreign, time.Hour, payments), "other.app", ""},
 		"an old certificate":       {caller(ca, contacts, -time.Minute, payments), "expired", ""},
@@ -370,6 +371,22 @@ func TestTheWantedCertificateIsTakenAmongOthersAndKeptWhenItIsNotRenewed(t *test
 	if err := w.Ready(); err == nil || !strings.Contains(err.Error(), "nobody has renewed it") {
 		t.Errorf("after its end: %v", err)
 	}
+}
+
+func TestAProcessThatWaitsLongSaysSoFromTimeToTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newAuthority(t, payments.TrustDomain())
+		log := &lines{}
+		w := &watched{address: "unix:///agent.sock", want: payments, log: log.logger(), bundles: x509bundle.NewSet(), failure: "no identity issued", changed: make(chan struct{})}
+		var reminding sync.WaitGroup
+		reminding.Go(func() { w.remind(t.Context()) })
+		<-time.After(2*reminder + time.Second)
+		if n := strings.Count(log.String(), "still no certificate"); n != 2 || !strings.Contains(log.String(), "for=1m0s") || !strings.Contains(log.String(), "no identity issued") {
+			t.Errorf("after a minute the log has\n%s", log)
+		}
+		w.OnX509ContextUpdate(&workloadapi.X509Context{SVIDs: []*x509svid.SVID{ca.svid(t, payments, time.Hour)}, Bundles: ca.bundles()})
+		reminding.Wait()
+	})
 }
 
 func TestAttemptsAreSoonAtFirst(t *testing.T) {

@@ -24,8 +24,8 @@ const (
 	// long after its entry, or its agent, is there.
 	firstRetry = 250 * time.Millisecond
 	lastRetry  = 2 * time.Second
-	// remind is how often the log says that the process still waits.
-	remind = 30 * time.Second
+	// reminder is how often the log says that there is still no certificate.
+	reminder = 30 * time.Second
 )
 
 // watched is the identity that the Workload API gives and renews.
@@ -55,6 +55,7 @@ func openWorkloadAPI(address string, want spiffeid.ID, log *slog.Logger) (Identi
 	}
 	w := &watched{address: address, want: want, log: log, client: client, cancel: cancel, bundles: x509bundle.NewSet(), failure: "it has not answered yet", changed: make(chan struct{})}
 	w.running.Go(func() { w.watch(ctx) })
+	w.running.Go(func() { w.remind(ctx) })
 	return w, nil
 }
 
@@ -161,9 +162,6 @@ func (w *watched) ready() (changed <-chan struct{}, err error) {
 }
 
 func (w *watched) Wait(ctx context.Context) error {
-	since := time.Now()
-	tick := time.NewTicker(remind)
-	defer tick.Stop()
 	for {
 		changed, err := w.ready()
 		if err == nil {
@@ -173,8 +171,27 @@ func (w *watched) Wait(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("%w; given up: %w", err, context.Cause(ctx))
 		case <-changed:
+		}
+	}
+}
+
+// remind says from time to time that there is no certificate yet, until there is one: a log's last line should tell what a
+// process does.
+func (w *watched) remind(ctx context.Context) {
+	since := time.Now()
+	tick := time.NewTicker(reminder)
+	defer tick.Stop()
+	for {
+		changed, err := w.ready()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
 		case <-tick.C:
-			w.log.Warn("the process still waits for its certificate, and serves nothing until then", "for", time.Since(since).Round(time.Second).String(), "error", err.Error())
+			w.log.Warn("still no certificate: nothing is served until there is one", "for", time.Since(since).Round(time.Second).String(), "error", err.Error())
 		}
 	}
 }

@@ -51,12 +51,7 @@ func TestAPaymentCrossesTwoProcessesWithoutSidecarsAndEachRefusalIsExplained(t *
 		if status.Code(err) != want {
 			t.Errorf("%s: got %v, want %s", call, err, want)
 		}
-		lab.Eventually(t, patience, func() error {
-			if !contains(log, line...) {
-				return fmt.Errorf("%s: the log has no line with %q:\n%s", call, line, log)
-			}
-			return nil
-		})
+		awaitLine(t, log, line...)
 		for _, secret := range []string{"rule", "spiffe://", "till", "auditor"} {
 			if want == codes.PermissionDenied && strings.Contains(status.Convert(err).Message(), secret) {
 				t.Errorf("%s: the caller is told %q", call, status.Convert(err).Message())
@@ -108,12 +103,7 @@ func TestTheContactServiceMustBeWhoTheConfigurationExpects(t *testing.T) {
 	if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "no payment was taken") {
 		t.Errorf("got %v", err)
 	}
-	lab.Eventually(t, patience, func() error { // the process's log comes by a pipe
-		if !contains(p.log, "the contact service does not answer", "unexpected ID") {
-			return errors.New("the log does not say who answered")
-		}
-		return nil
-	})
+	awaitLine(t, p.log, "the contact service does not answer", "unexpected ID", impostor.id.String(), contacts.String())
 }
 
 func TestAnAllowThatIsTakenBackIsRefusedSoonAndWithoutARestart(t *testing.T) {
@@ -158,10 +148,8 @@ func TestAnAllowThatIsTakenBackIsRefusedSoonAndWithoutARestart(t *testing.T) {
 	}
 	slices.Sort(refused)
 	t.Logf("from the swap of the file to the first refusal: %s (the file is read every %s)", refused, policy.Interval)
-	for _, line := range [][]string{{"nobody may call"}, {"the policy before it stays in force"}, {`"rules":1`}} {
-		if !contains(p.log, line...) {
-			t.Errorf("the log has no %q:\n%s", line, p.log)
-		}
+	for _, line := range []string{"nobody may call", "the policy before it stays in force", `"rules":1`} {
+		awaitLine(t, p.log, line)
 	}
 	if n := strings.Count(p.log.String(), `"serving"`); n != 1 {
 		t.Errorf("it began to serve %d times", n)
@@ -186,9 +174,7 @@ func TestTheProcessWaitsForItsIdentityAndServesAsSoonAsThereIsAnEntry(t *testing
 		t.Error(err)
 	}
 	for _, line := range [][]string{{"no certificate yet", payments.String()}, {"the certificate is there", payments.String()}, {`"serving"`, p.address}} {
-		if !contains(p.log, line...) {
-			t.Errorf("the log has no line with %q:\n%s", line, p.log)
-		}
+		awaitLine(t, p.log, line...)
 	}
 }
 
@@ -249,9 +235,7 @@ func TestARenewedCertificateIsServedAndNoCallFails(t *testing.T) {
 	if err := <-paying; err != nil {
 		t.Errorf("of %d calls: %v", calls, err)
 	}
-	if !contains(p.log, "the certificate is there", `"renewed":true`) {
-		t.Errorf("the log has no renewal:\n%s", p.log)
-	}
+	awaitLine(t, p.log, "the certificate is there", `"renewed":true`)
 	t.Logf("%d payments meanwhile", calls)
 }
 

@@ -257,6 +257,7 @@ func jwks(t *testing.T, key *ecdsa.PrivateKey) []byte {
 // contact is a contact service that is its own mTLS endpoint, with the same library: it knows user_1.
 type contact struct {
 	contactv1.UnimplementedContactServiceServer
+	id      spiffeid.ID
 	address string
 	log     *log
 }
@@ -271,7 +272,7 @@ func (*contact) GetUserInfo(_ context.Context, r *contactv1.GetUserInfoRequest) 
 // startContact serves contacts as an ID, to whom the rules let in.
 func startContact(t *testing.T, id spiffeid.ID, rules policy.Rules) *contact {
 	t.Helper()
-	c := &contact{log: &log{}}
+	c := &contact{id: id, log: &log{}}
 	log := slog.New(slog.NewJSONHandler(c.log, nil))
 	registry := prometheus.NewRegistry()
 	creds, err := mtls.Server(identity(t, id), mtls.ServerOptions{Log: log, Registerer: registry})

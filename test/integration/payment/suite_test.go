@@ -9,15 +9,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	"google.golang.org/grpc/codes"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/jia-app/paymesh/payment/config"
 	"github.com/jia-app/paymesh/payment/mtls"
@@ -141,13 +141,20 @@ func (v *volume) swap(t *testing.T, files map[string]string) {
 // contains says whether a line of a log has all of these.
 func contains(log fmt.Stringer, all ...string) bool {
 	for line := range strings.Lines(log.String()) {
-		found := true
-		for _, want := range all {
-			found = found && strings.Contains(line, want)
-		}
-		if found {
+		if !slices.ContainsFunc(all, func(want string) bool { return !strings.Contains(line, want) }) {
 			return true
 		}
 	}
 	return false
+}
+
+// awaitLine waits for such a line: what a process writes comes a moment after what it answers.
+func awaitLine(t *testing.T, log fmt.Stringer, all ...string) {
+	t.Helper()
+	lab.Eventually(t, patience, func() error {
+		if !contains(log, all...) {
+			return fmt.Errorf("the log has no line with %q:\n%s", all, log)
+		}
+		return nil
+	})
 }
