@@ -28,6 +28,9 @@ type outcome struct {
 	nodes   []mesh.Node
 	unknown []string // nodes that run the identity and that the API server does not show
 	lingers time.Duration
+	// braked are entries in surplus that stay because the deletion brake has tripped, and release is the command against it.
+	braked  []string
+	release string
 }
 
 // apply makes SPIRE hold the entries of an identity, with the aliases of the nodes that they are under. It makes one RPC
@@ -44,14 +47,19 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 	aliases := spire.Entries(mesh.Mesh{Cluster: r.Cluster, Nodes: identity.Nodes})
 	want := slices.Concat(aliases, outcome.want)
 	plan := spire.Diff(want, r.held(owner, identity.Nodes))
-	if accepted { // else it is so by somebody's word, such as a grant that was taken back: that is not put off
-		plan.Delete, outcome.lingers = r.Surplus.Due(owner, plan.Delete)
-	}
+	surplus := plan.Delete
 	if len(identity.UnknownNodes) > 0 { // whether an entry is in surplus shows only when every node of its pods is known
-		plan.Delete, outcome.lingers = nil, 0
+		surplus, plan.Delete = nil, nil
+	} else if accepted { // else it is so by somebody's word, such as a grant that was taken back: that is not put off
+		plan.Delete, outcome.lingers = r.Surplus.Due(owner, surplus)
+	}
+	if outcome.state.Err == nil {
+		plan.Delete, outcome.braked = r.Brake.Pass(owner, surplus, plan.Delete)
+		outcome.release = r.Brake.Command()
 	}
 	if outcome.state.Err == nil && !plan.Empty() {
 		results, err := r.SPIRE.Apply(ctx, plan)
+		r.Surplus.Deleted(owner, deleted(results))
 		outcome.state = r.SPIRE.State()
 		if err != nil && outcome.state.Err == nil {
 			outcome.state.Err = err
@@ -63,18 +71,24 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 	return outcome
 }
 
-// remove deletes every entry of an owner that is due.
-func (r *ServiceIdentityReconciler) remove(ctx context.Context, owner spire.Owner, due func(surplus []string) ([]string, time.Duration)) outcome {
+// remove deletes every entry of an owner: of one that was deleted at once; of one that is just not there any more, after
+// the grace time and as the brake lets it.
+func (r *ServiceIdentityReconciler) remove(ctx context.Context, owner spire.Owner, atOnce bool) outcome {
 	outcome := outcome{state: r.SPIRE.State()}
 	if !outcome.state.Answers() {
 		return outcome
 	}
 	plan := spire.Diff(nil, r.SPIRE.Of(owner))
-	plan.Delete, outcome.lingers = due(plan.Delete)
+	if !atOnce {
+		surplus := plan.Delete
+		plan.Delete, outcome.lingers = r.Surplus.Due(owner, surplus)
+		plan.Delete, outcome.braked = r.Brake.Pass(owner, surplus, plan.Delete)
+	}
 	if plan.Empty() {
 		return outcome
 	}
 	results, err := r.SPIRE.Apply(ctx, plan)
+	r.Surplus.Deleted(owner, deleted(results))
 	outcome.state.Err, outcome.failed = err, failures(results)
 	return outcome
 }
@@ -108,10 +122,19 @@ func (o *outcome) count() *meshv1alpha1.EntryCount {
 func (o *outcome) refused() bool { return len(o.failed) > 0 }
 
 // settled reports whether SPIRE answered, and said yes to everything, and nothing waits.
-func (o *outcome) settled() bool { return o.state.Answers() && !o.refused() && o.lingers == 0 }
+func (o *outcome) settled() bool {
+	return o.state.Answers() && !o.refused() && o.lingers == 0 && len(o.braked) == 0
+}
 
-// atOnce is for what somebody has deleted by their own word.
-func atOnce(surplus []string) ([]string, time.Duration) { return surplus, 0 }
+// deleted are the entries that are gone by these results.
+func deleted(results []client.Result) (ids []string) {
+	for _, result := range results {
+		if result.Op == client.OpDelete && result.Code == codes.OK {
+			ids = append(ids, result.ID)
+		}
+	}
+	return ids
+}
 
 func failures(results []client.Result) []client.Result {
 	return slices.DeleteFunc(slices.Clone(results), func(result client.Result) bool { return result.Code == codes.OK })

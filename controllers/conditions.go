@@ -61,6 +61,9 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 	case o.refused():
 		condition.Status = metav1.ConditionFalse
 		condition.Reason, condition.Message = refusal(o.failed)
+	case !accepted && len(o.braked) > 0:
+		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDeletionsHeld
+		condition.Message = "nothing is registered any more, see the condition Accepted; " + holding(o)
 	case !accepted:
 		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, meshv1alpha1.ReasonNotAccepted, "nothing is registered: see the condition Accepted"
 	case len(o.unknown) > 0:
@@ -70,6 +73,9 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		// SPIRE took the write, and was seen to hold something else since: the audit has already asked for another look.
 		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDrifted
 		condition.Message = "the SPIRE server does not hold these entries as rendered: " + names(entryIDs(o.missing))
+	case len(o.braked) > 0:
+		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonDeletionsHeld
+		condition.Message = "the SPIRE server holds every entry that is needed; " + holding(o)
 	case len(o.nodes) == 0:
 		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonNoPods
 		condition.Message = "no pod of service account " + object.Spec.ServiceAccountName + " that the identity selects is bound to a node: no entry is needed yet"
@@ -78,6 +84,12 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		condition.Message = "the SPIRE server holds the entries for " + names(nodeNames(o.nodes))
 	}
 	set(&object.Status.Conditions, object.Generation, condition)
+}
+
+// holding words what the brake holds back of an identity.
+func holding(o outcome) string {
+	return "these stay, for too many entries of the cluster would go at a time: " + names(o.braked) +
+		". They go when an administrator says that this is meant: " + o.release
 }
 
 // setDeleting says why a deleted identity is still there.
@@ -168,7 +180,7 @@ func worrying(condition metav1.Condition) bool {
 	switch condition.Reason {
 	case meshv1alpha1.ReasonProgressing, meshv1alpha1.ReasonPending, meshv1alpha1.ReasonTerminating:
 		return false
-	case meshv1alpha1.ReasonSPIREUnavailable:
+	case meshv1alpha1.ReasonSPIREUnavailable, meshv1alpha1.ReasonDeletionsHeld:
 		return true
 	}
 	return condition.Status == metav1.ConditionFalse

@@ -44,6 +44,8 @@ type ServiceIdentityReconciler struct {
 	SPIRE   *registry.Registry
 	// Surplus keeps entries for a grace time after the last pod has left their node.
 	Surplus *Surplus
+	// Brake stops deletions when there are too many at a time.
+	Brake *Brake
 	// Witness knows which identities were there, for when one is gone without having been finalized.
 	Witness *Witness
 	Events  events.EventRecorder
@@ -109,7 +111,7 @@ func (r *ServiceIdentityReconciler) finalize(ctx context.Context, object *meshv1
 	}
 	before := object.DeepCopy()
 	owner := identityOwner(mesh.KeyOf(object))
-	outcome := r.remove(ctx, owner, atOnce)
+	outcome := r.remove(ctx, owner, true)
 	if !outcome.settled() {
 		object.Status.ObservedGeneration = object.Generation
 		setDeleting(object, outcome)
@@ -135,7 +137,7 @@ func (r *ServiceIdentityReconciler) gone(ctx context.Context, owner spire.Owner)
 		return ctrl.Result{}
 	}
 	// Nobody's word: a restored etcd looks the same. So there is time to notice.
-	outcome := r.remove(ctx, owner, func(surplus []string) ([]string, time.Duration) { return r.Surplus.Due(owner, surplus) })
+	outcome := r.remove(ctx, owner, false)
 	if outcome.settled() {
 		r.forget(owner)
 	}
@@ -145,6 +147,7 @@ func (r *ServiceIdentityReconciler) gone(ctx context.Context, owner spire.Owner)
 // forget drops what is remembered of an identity that has no entries any more.
 func (r *ServiceIdentityReconciler) forget(owner spire.Owner) {
 	r.Surplus.Forget(owner)
+	r.Brake.Forget(owner)
 	r.Witness.Forget(owner)
 }
 
@@ -171,6 +174,7 @@ func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOfPod), builder.WithPredicates(placementChanges)).
 		WatchesMetadata(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOnNode), builder.WithPredicates(comesOrGoes)).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(t.identitiesInNamespace), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
+		WatchesRawSource(released(r.Brake)).
 		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerIdentity, requestOfIdentity, t.allIdentities)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: identityWorkers}).
 		Complete(r)

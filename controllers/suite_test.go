@@ -80,6 +80,9 @@ type rig struct {
 
 	identities *controllers.ServiceIdentityReconciler
 	nodes      *controllers.NodeReconciler
+	brakes     *controllers.BrakeReconciler
+	// operator is the namespace that the manager would run in.
+	operator *corev1.Namespace
 }
 
 func newRig() *rig {
@@ -102,8 +105,14 @@ func newRig() *rig {
 	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer())).To(Succeed())
 	r.cached = reader.GetClient()
 	surplus, witness := &controllers.Surplus{Grace: grace, Clock: r.clock}, controllers.NewWitness(r.metrics)
+	r.operator = namespace("")
+	brake := controllers.NewBrake(controllers.BrakeOptions{
+		Count: controllers.LeastBrakeCount, Share: controllers.DefaultBrakeShare, Total: r.registry.Count, Namespace: r.operator.Name,
+		Surplus: surplus, Clock: r.clock, Registerer: r.metrics,
+	})
+	r.brakes = &controllers.BrakeReconciler{Client: r.cached, Brake: brake, Events: r.events}
 	r.identities = &controllers.ServiceIdentityReconciler{
-		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness, Events: r.events, RetryInterval: retry,
+		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Brake: brake, Witness: witness, Events: r.events, RetryInterval: retry,
 	}
 	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness}
 	ended := make(chan error, 3)

@@ -52,8 +52,11 @@ var _ = Describe("a running manager", Ordered, func() {
 		Expect(mgr.Add(entries)).To(Succeed())
 		Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer())).To(Succeed())
 		surplus, witness := &controllers.Surplus{Grace: 2 * time.Second, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
+		brake := controllers.NewBrake(controllers.BrakeOptions{
+			Count: controllers.DefaultBrakeCount, Share: controllers.DefaultBrakeShare, Total: entries.Count, Surplus: surplus, Clock: clock.RealClock{},
+		})
 		Expect((&controllers.ServiceIdentityReconciler{
-			Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus, Witness: witness,
+			Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus, Brake: brake, Witness: witness,
 			Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
 		}).SetupWithManager(mgr)).To(Succeed())
 		Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr)).To(Succeed())

@@ -48,6 +48,10 @@ const (
 	ReasonRejected = "Rejected"
 	// ReasonDrifted (False): SPIRE was seen to hold something else than was written. It is written again by itself.
 	ReasonDrifted = "Drifted"
+	// ReasonDeletionsHeld (True; False where the identity is not accepted): SPIRE holds every entry that is needed, and
+	// others that nobody needs: too many would go at a time, so the deletion brake holds them back. The message holds the
+	// command that lets them go.
+	ReasonDeletionsHeld = "DeletionsHeld"
 	// ReasonNodeUnknown (Unknown): pods are bound to a node that the API server does not show. No entry is removed meanwhile.
 	ReasonNodeUnknown = "NodeUnknown"
 	// ReasonSPIREUnavailable (Unknown): the SPIRE server could not be reached, or did not answer. Entries stay as they are.
@@ -151,6 +155,11 @@ const (
 // by commas. A path grants itself and all below it, in whole segments: /payments grants /payments and /payments/api, not
 // /payments-api. Only who may edit Namespaces can set it.
 const AnnotationSPIFFEPathPrefixes = "mesh.jia.app/spiffe-path-prefixes"
+
+// AnnotationReleaseDeletions on the Namespace that the manager runs in lets the entries go that the deletion brake holds
+// back. Its value is the time at which the brake tripped, as the condition and the event of it have it, so that it is good
+// for that once.
+const AnnotationReleaseDeletions = "mesh.jia.app/release-deletions"
 
 // FinalizerWorkload keeps a deleted MeshService or MeshGateway until its pods, its proxies' config and its entries are gone,
 // in this order: a pod that drains needs its identity to the end.

@@ -52,6 +52,8 @@ type flags struct {
 	trustDomain, clusterName            string
 	spireAddress, spireSocket, workload string
 	auditInterval, entryGrace           time.Duration
+	brakeCount                          int
+	brakeShare                          float64
 	metricsAddress, probeAddress        string
 	leaderElect                         bool
 	leaderElectNamespace                string
@@ -73,6 +75,8 @@ func parseFlags(args []string) (flags, error) {
 	set.StringVar(&f.workload, "workload-api", "unix:///run/spire/agent-sockets/spire-agent.sock", "Address of the SPIFFE Workload API that gives the manager its own SVID.")
 	set.DurationVar(&f.auditInterval, "audit-interval", registry.DefaultAuditInterval, "How long it may take until an entry that somebody deleted or changed in SPIRE is put right.")
 	set.DurationVar(&f.entryGrace, "entry-grace", 5*time.Minute, "How long an entry stays after the last pod of its identity left the node, so that a pod that comes back finds it.")
+	set.IntVar(&f.brakeCount, "deletion-brake-count", controllers.DefaultBrakeCount, "How many entries that nobody needs any more may go within a minute; more than that stay until an administrator lets them go. At least 10. Those of ServiceIdentities that somebody deletes do not count.")
+	set.Float64Var(&f.brakeShare, "deletion-brake-share", controllers.DefaultBrakeShare, "The same as a share of all entries of the cluster, above 0 and up to 1; the lower of the two limits holds, and 10 may go in any case.")
 	set.StringVar(&f.metricsAddress, "metrics-bind-address", ":8443", "Where /metrics is served, over HTTPS and to those only whom the API server lets read it; 0 turns it off.")
 	set.StringVar(&f.probeAddress, "health-probe-bind-address", ":8081", "Where /healthz and /readyz are served.")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "Elect a leader among several managers: only the leader writes.")
@@ -109,6 +113,10 @@ func (f flags) checkSPIRE() error {
 		return fmt.Errorf("--audit-interval is %s: want 1s or more", f.auditInterval)
 	case f.entryGrace < 0:
 		return fmt.Errorf("--entry-grace is %s: want 0s or more", f.entryGrace)
+	case f.brakeCount < controllers.LeastBrakeCount:
+		return fmt.Errorf("--deletion-brake-count is %d: want %d or more", f.brakeCount, controllers.LeastBrakeCount)
+	case !(f.brakeShare > 0 && f.brakeShare <= 1):
+		return fmt.Errorf("--deletion-brake-share is %g: want more than 0, and 1 at most", f.brakeShare)
 	}
 	return nil
 }
@@ -192,8 +200,15 @@ func addIdentities(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f
 		return err
 	}
 	surplus, witness := &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}}, controllers.NewWitness(metrics.Registry)
+	brake := controllers.NewBrake(controllers.BrakeOptions{
+		Count: f.brakeCount, Share: f.brakeShare, Total: entries.Count, Namespace: f.managerNamespace(),
+		Surplus: surplus, Clock: clock.RealClock{}, Registerer: metrics.Registry,
+	})
+	if err := (&controllers.BrakeReconciler{Client: mgr.GetClient(), Brake: brake, Events: mgr.GetEventRecorder("paymesh")}).SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the controller of the deletion brake: %w", err)
+	}
 	if err := (&controllers.ServiceIdentityReconciler{
-		Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus, Witness: witness,
+		Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus, Brake: brake, Witness: witness,
 		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the ServiceIdentity controller: %w", err)

@@ -149,9 +149,13 @@ func build(b *testing.B, size int) *world {
 	api, err := spireclient.NewUnix(spireServer.Socket, w.metrics)
 	w.must(err)
 	w.registry = registry.New(api, id, registry.Options{AuditInterval: time.Hour, Logger: logr.Discard()}) // no audit in the figures
+	surplus := &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}}
 	w.reconciler = &controllers.ServiceIdentityReconciler{
 		Client: w.cached, Cluster: id, SPIRE: w.registry, Events: &events.FakeRecorder{},
-		Surplus: &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}}, Witness: controllers.NewWitness(nil), RetryInterval: time.Hour,
+		Brake: controllers.NewBrake(controllers.BrakeOptions{
+			Count: controllers.DefaultBrakeCount, Share: controllers.DefaultBrakeShare, Total: w.registry.Count, Surplus: surplus, Clock: clock.RealClock{},
+		}),
+		Surplus: surplus, Witness: controllers.NewWitness(nil), RetryInterval: time.Hour,
 	}
 	var running sync.WaitGroup
 	for _, start := range []func(context.Context) error{reader.Start, w.registry.Start, api.Start} {

@@ -99,7 +99,7 @@ func New(api EntryAPI, cluster mesh.ClusterID, options Options) *Registry {
 		api: api, cluster: cluster, options: options, poke: make(chan struct{}, 1),
 		memory: newMemory(), writes: newWrites(), state: State{Since: options.Clock.Now()},
 	}
-	r.metrics = newMetrics(options.Registerer, r.count, r.State)
+	r.metrics = newMetrics(options.Registerer, r.Count, r.State)
 	return r
 }
 
@@ -156,7 +156,8 @@ func (r *Registry) HasChildren(parentID string) bool {
 	return false
 }
 
-func (r *Registry) count() int {
+// Count is how many entries of this cluster the server was last seen to hold.
+func (r *Registry) Count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.memory.entries)

@@ -90,8 +90,11 @@ func (o *operator) addIdentities(t *testing.T, mgr ctrl.Manager) {
 	must(t, mgr.Add(entries))
 	must(t, mgr.Add(held))
 	surplus, witness := &controllers.Surplus{Grace: time.Minute, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
+	brake := controllers.NewBrake(controllers.BrakeOptions{
+		Count: controllers.DefaultBrakeCount, Share: controllers.DefaultBrakeShare, Total: held.Count, Surplus: surplus, Clock: clock.RealClock{},
+	})
 	must(t, (&controllers.ServiceIdentityReconciler{
-		Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Witness: witness, Events: mgr.GetEventRecorder("paymesh"), RetryInterval: time.Second,
+		Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Brake: brake, Witness: witness, Events: mgr.GetEventRecorder("paymesh"), RetryInterval: time.Second,
 	}).SetupWithManager(mgr))
 	must(t, (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Witness: witness}).SetupWithManager(mgr))
 }
