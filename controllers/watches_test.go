@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -14,17 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
-	"k8s.io/utils/clock"
-	"k8s.io/utils/ptr"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
-	"github.com/jia-app/paymesh/controllers"
-	spireclient "github.com/jia-app/paymesh/internal/spire/client"
-	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
@@ -32,40 +23,14 @@ import (
 var _ = Describe("a running manager", Ordered, func() {
 	var server *lab.SPIREServer
 	var apiProxy *lab.Proxy // between the manager and the API server
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx := context.Background()
 
 	BeforeAll(func() {
 		server = lab.StartSPIREServer(GinkgoT(), lab.SPIREOptions{})
 		config := rest.CopyConfig(apiServer.Config)
 		apiProxy = lab.StartProxy(GinkgoT(), strings.Trim(strings.TrimPrefix(config.Host, "https:"), "/"))
 		config.Host = "https://" + apiProxy.Address
-		mgr, err := ctrl.NewManager(config, ctrl.Options{
-			Scheme: scheme, Cache: controllers.CacheOptions(), Logger: GinkgoLogr,
-			Metrics:    metricsserver.Options{BindAddress: "0"},
-			Controller: ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
-		})
-		Expect(err).NotTo(HaveOccurred())
-		api, err := spireclient.NewUnix(server.Socket, nil)
-		Expect(err).NotTo(HaveOccurred())
-		entries := registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
-		Expect(mgr.Add(api)).To(Succeed())
-		Expect(mgr.Add(entries)).To(Succeed())
-		Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer())).To(Succeed())
-		surplus, witness := &controllers.Surplus{Grace: 2 * time.Second, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
-		brake := controllers.NewBrake(controllers.BrakeOptions{
-			Count: controllers.DefaultBrakeCount, Share: controllers.DefaultBrakeShare, Total: entries.Count, Surplus: surplus, Clock: clock.RealClock{},
-		})
-		Expect((&controllers.ServiceIdentityReconciler{
-			Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus, Brake: brake, Witness: witness,
-			Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
-		}).SetupWithManager(mgr)).To(Succeed())
-		Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr)).To(Succeed())
-		ended := make(chan error, 1)
-		go func() { ended <- mgr.Start(ctx) }()
-		DeferCleanup(func() {
-			cancel()
-			Eventually(ended).Should(Receive(Succeed()))
-		})
+		startManager(config, server)
 	})
 
 	ready := func(object *meshv1alpha1.ServiceIdentity, want string) {

@@ -1,0 +1,79 @@
+package controllers_test
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/jia-app/paymesh/controllers"
+	spireclient "github.com/jia-app/paymesh/internal/spire/client"
+	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/test/lab"
+)
+
+// shortGrace is the grace time of managers that run by themselves.
+const shortGrace = 2 * time.Second
+
+// manager is one that runs by itself, with everything about identities in it.
+type manager struct {
+	entries  *registry.Registry
+	brake    *controllers.Brake
+	operator *corev1.Namespace
+	// stop ends it and returns what Start returned.
+	stop func() error
+}
+
+// startManager starts a manager, as cmd/manager does, which ends with the spec.
+func startManager(config *rest.Config, server *lab.SPIREServer) *manager {
+	GinkgoHelper()
+	m := tryManager(config, server)
+	DeferCleanup(func() { Expect(m.stop()).To(Succeed()) })
+	return m
+}
+
+// tryManager starts one that may end by itself.
+func tryManager(config *rest.Config, server *lab.SPIREServer) *manager {
+	GinkgoHelper()
+	ctx, cancel := context.WithCancel(context.Background())
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme, Cache: controllers.CacheOptions(), Logger: GinkgoLogr,
+		Metrics:    metricsserver.Options{BindAddress: "0"},
+		Controller: ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
+	})
+	Expect(err).NotTo(HaveOccurred())
+	api, err := spireclient.NewUnix(server.Socket, nil)
+	Expect(err).NotTo(HaveOccurred())
+	m := &manager{operator: namespace(""), entries: registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})}
+	Expect(mgr.Add(api)).To(Succeed())
+	Expect(mgr.Add(m.entries)).To(Succeed())
+	Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer())).To(Succeed())
+	surplus, witness := &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
+	m.brake = controllers.NewBrake(controllers.BrakeOptions{
+		Count: controllers.LeastBrakeCount, Share: controllers.DefaultBrakeShare, Total: m.entries.Count, Namespace: m.operator.Name,
+		Surplus: surplus, Clock: clock.RealClock{},
+	})
+	Expect((&controllers.BrakeReconciler{Client: mgr.GetClient(), Brake: m.brake, Events: mgr.GetEventRecorder("paymesh")}).SetupWithManager(mgr)).To(Succeed())
+	Expect((&controllers.ServiceIdentityReconciler{
+		Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Brake: m.brake, Witness: witness,
+		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
+	}).SetupWithManager(mgr)).To(Succeed())
+	Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr)).To(Succeed())
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	m.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	DeferCleanup(func() { _ = m.stop() })
+	return m
+}
