@@ -31,6 +31,8 @@ type outcome struct {
 	// braked are entries in surplus that stay because the deletion brake has tripped, and release is the command against it.
 	braked  []string
 	release string
+	// planned is what a dry run would have written.
+	planned spire.Plan
 }
 
 // apply makes SPIRE hold the entries of an identity, with the aliases of the nodes that they are under. It makes one RPC
@@ -53,7 +55,9 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 	} else if accepted { // else it is so by somebody's word, such as a grant that was taken back: that is not put off
 		plan.Delete, outcome.lingers = r.Surplus.Due(owner, surplus)
 	}
-	if outcome.state.Err == nil {
+	if outcome.state.Err == nil && r.SPIRE.DryRun() {
+		outcome.planned = plan
+	} else if outcome.state.Err == nil { // a dry run deletes nothing that could be too much
 		plan.Delete, outcome.braked = r.Brake.Pass(owner, surplus, plan.Delete)
 		outcome.release = r.Brake.Command()
 	}
@@ -79,9 +83,13 @@ func (r *ServiceIdentityReconciler) remove(ctx context.Context, owner spire.Owne
 		return outcome
 	}
 	plan := spire.Diff(nil, r.SPIRE.Of(owner))
+	surplus := plan.Delete
 	if !atOnce {
-		surplus := plan.Delete
 		plan.Delete, outcome.lingers = r.Surplus.Due(owner, surplus)
+	}
+	if r.SPIRE.DryRun() {
+		outcome.planned = plan
+	} else if !atOnce {
 		plan.Delete, outcome.braked = r.Brake.Pass(owner, surplus, plan.Delete)
 	}
 	if plan.Empty() {
@@ -123,7 +131,7 @@ func (o *outcome) refused() bool { return len(o.failed) > 0 }
 
 // settled reports whether SPIRE answered, and said yes to everything, and nothing waits.
 func (o *outcome) settled() bool {
-	return o.state.Answers() && !o.refused() && o.lingers == 0 && len(o.braked) == 0
+	return o.state.Answers() && !o.refused() && o.lingers == 0 && len(o.braked) == 0 && o.planned.Empty()
 }
 
 // deleted are the entries that are gone by these results.

@@ -61,6 +61,11 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 	case o.refused():
 		condition.Status = metav1.ConditionFalse
 		condition.Reason, condition.Message = refusal(o.failed)
+	case !o.planned.Empty():
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, meshv1alpha1.ReasonDryRun, planned(o.planned)
+		if accepted && len(o.missing) == 0 && len(o.unknown) == 0 {
+			condition.Status = metav1.ConditionTrue
+		}
 	case !accepted && len(o.braked) > 0:
 		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDeletionsHeld
 		condition.Message = "nothing is registered any more, see the condition Accepted; " + holding(o)
@@ -92,6 +97,20 @@ func holding(o outcome) string {
 		". They go when an administrator says that this is meant: " + o.release
 }
 
+// planned words what a dry run would have written.
+func planned(plan spire.Plan) string {
+	var parts []string
+	for _, part := range []struct {
+		op  string
+		ids []string
+	}{{"create", entryIDs(plan.Create)}, {"update", entryIDs(plan.Update)}, {"delete", plan.Delete}} {
+		if len(part.ids) > 0 {
+			parts = append(parts, part.op+" "+names(part.ids))
+		}
+	}
+	return "the manager runs with --dry-run and writes nothing to SPIRE; it would " + strings.Join(parts, "; ")
+}
+
 // setDeleting says why a deleted identity is still there.
 func setDeleting(object *meshv1alpha1.ServiceIdentity, o outcome) {
 	condition := metav1.Condition{Type: meshv1alpha1.ConditionRegistered, Status: metav1.ConditionUnknown}
@@ -100,6 +119,9 @@ func setDeleting(object *meshv1alpha1.ServiceIdentity, o outcome) {
 		condition.Status = metav1.ConditionFalse
 		condition.Reason, condition.Message = refusal(o.failed)
 		condition.Message = "the object goes when its entries are deleted: " + condition.Message
+	case !o.planned.Empty():
+		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDryRun
+		condition.Message = "the object goes when its entries are deleted: " + planned(o.planned)
 	case o.state.Err != nil:
 		condition.Reason = meshv1alpha1.ReasonSPIREUnavailable
 		condition.Message = "the object goes when its entries are deleted, and the SPIRE server does not answer; if it is gone for good, remove the finalizer " +

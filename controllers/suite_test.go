@@ -132,7 +132,20 @@ func newRig() *rig {
 // restart has the reconcilers know nothing of SPIRE, as in a manager that starts while SPIRE is away.
 func (r *rig) restart() {
 	GinkgoHelper()
-	r.registry = registry.New(r.api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
+	r.startRegistry(registry.Options{})
+	Eventually(func() error { return r.registry.State().Err }).ShouldNot(Succeed())
+}
+
+// restartWith has the reconcilers read all of SPIRE anew, in another manner.
+func (r *rig) restartWith(options registry.Options) {
+	GinkgoHelper()
+	r.startRegistry(options)
+	Eventually(func() bool { return r.registry.State().Answers() }).Should(BeTrue())
+}
+
+func (r *rig) startRegistry(options registry.Options) {
+	options.AuditInterval, options.Logger = audit, GinkgoLogr
+	r.registry = registry.New(r.api, clusterID, options)
 	r.identities.SPIRE, r.nodes.SPIRE = r.registry, r.registry
 	ctx, cancel := context.WithCancel(r.ctx)
 	ended := make(chan error, 1)
@@ -141,7 +154,6 @@ func (r *rig) restart() {
 		cancel()
 		Expect(<-ended).To(Succeed())
 	})
-	Eventually(func() error { return r.registry.State().Err }).ShouldNot(Succeed())
 }
 
 // reconcile calls the reconciler once the cache shows the objects as they were last written.

@@ -52,6 +52,9 @@ const (
 	// others that nobody needs: too many would go at a time, so the deletion brake holds them back. The message holds the
 	// command that lets them go.
 	ReasonDeletionsHeld = "DeletionsHeld"
+	// ReasonDryRun (False; True where only entries that nobody needs would be deleted): the manager runs with --dry-run. The
+	// message holds what it would write.
+	ReasonDryRun = "DryRun"
 	// ReasonNodeUnknown (Unknown): pods are bound to a node that the API server does not show. No entry is removed meanwhile.
 	ReasonNodeUnknown = "NodeUnknown"
 	// ReasonSPIREUnavailable (Unknown): the SPIRE server could not be reached, or did not answer. Entries stay as they are.

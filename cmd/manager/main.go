@@ -54,6 +54,7 @@ type flags struct {
 	auditInterval, entryGrace           time.Duration
 	brakeCount                          int
 	brakeShare                          float64
+	dryRun                              bool
 	metricsAddress, probeAddress        string
 	leaderElect                         bool
 	leaderElectNamespace                string
@@ -77,6 +78,7 @@ func parseFlags(args []string) (flags, error) {
 	set.DurationVar(&f.entryGrace, "entry-grace", 5*time.Minute, "How long an entry stays after the last pod of its identity left the node, so that a pod that comes back finds it.")
 	set.IntVar(&f.brakeCount, "deletion-brake-count", controllers.DefaultBrakeCount, "How many entries that nobody needs any more may go within a minute; more than that stay until an administrator lets them go. At least 10. Those of ServiceIdentities that somebody deletes do not count.")
 	set.Float64Var(&f.brakeShare, "deletion-brake-share", controllers.DefaultBrakeShare, "The same as a share of all entries of the cluster, above 0 and up to 1; the lower of the two limits holds, and 10 may go in any case.")
+	set.BoolVar(&f.dryRun, "dry-run", false, "Write nothing to the SPIRE server: what would be written is logged, and shown in the condition Registered of each ServiceIdentity. Kubernetes objects are written all the same.")
 	set.StringVar(&f.metricsAddress, "metrics-bind-address", ":8443", "Where /metrics is served, over HTTPS and to those only whom the API server lets read it; 0 turns it off.")
 	set.StringVar(&f.probeAddress, "health-probe-bind-address", ":8081", "Where /healthz and /readyz are served.")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "Elect a leader among several managers: only the leader writes.")
@@ -323,7 +325,7 @@ func connect(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f flags
 		return nil, err
 	}
 	entries := registry.New(api, cluster, registry.Options{
-		AuditInterval: f.auditInterval, Clock: clock.RealClock{}, Logger: mgr.GetLogger().WithName("spire"), Registerer: metrics.Registry,
+		AuditInterval: f.auditInterval, Clock: clock.RealClock{}, Logger: mgr.GetLogger().WithName("spire"), DryRun: f.dryRun, Registerer: metrics.Registry,
 	})
 	return entries, errors.Join(mgr.Add(api), mgr.Add(entries))
 }

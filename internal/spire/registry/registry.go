@@ -39,6 +39,8 @@ type Options struct {
 	AuditInterval time.Duration
 	Clock         clock.Clock
 	Logger        logr.Logger
+	// DryRun writes nothing: Apply logs a plan instead.
+	DryRun bool
 	// Registerer takes the metrics; nil for none.
 	Registerer prometheus.Registerer
 }
@@ -80,6 +82,8 @@ type Registry struct {
 	passes    uint64
 	state     State
 	listeners []listener
+	// logged is, of a dry run, what was last said to be written of each entry.
+	logged map[string]string
 }
 
 type listener struct {
@@ -97,7 +101,7 @@ func New(api EntryAPI, cluster mesh.ClusterID, options Options) *Registry {
 	}
 	r := &Registry{
 		api: api, cluster: cluster, options: options, poke: make(chan struct{}, 1),
-		memory: newMemory(), writes: newWrites(), state: State{Since: options.Clock.Now()},
+		logged: map[string]string{}, memory: newMemory(), writes: newWrites(), state: State{Since: options.Clock.Now()},
 	}
 	r.metrics = newMetrics(options.Registerer, r.Count, r.State)
 	return r
@@ -166,6 +170,7 @@ func (r *Registry) Count() int {
 // Apply writes a plan: its creates, then its updates, then its deletes. There is a result for each entry that the server
 // answered about, and the registry knows by them what the server now holds; an error says that the server went away, or
 // that ctx ended, before it had answered about all.
+// In a dry run nothing is written, and there are no results.
 // What another Apply has just written exactly so is not written again. An empty plan asks nothing of the server.
 func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]client.Result, error) {
 	if plan.Empty() {
@@ -178,6 +183,10 @@ func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]client.Result,
 		if _, ours := spire.ParseEntryID(r.cluster.Name, id); !ours {
 			return nil, fmt.Errorf("entry %s is not one of cluster %s: nothing is written", id, r.cluster.Name)
 		}
+	}
+	if r.options.DryRun {
+		r.logPlan(plan)
+		return nil, nil
 	}
 	if err := r.begin(ctx, plan.IDs()); err != nil {
 		return nil, fmt.Errorf("wait for another write of the same entries: %w", err)
@@ -197,6 +206,33 @@ func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]client.Result,
 		r.wake() // the audit finds out when the server is back, and what became of entries that it did not answer about
 	}
 	return results, err
+}
+
+// DryRun reports whether nothing is written.
+func (r *Registry) DryRun() bool { return r.options.DryRun }
+
+// logPlan logs what a plan would write, where that is not what was logged of the same entries before.
+func (r *Registry) logPlan(plan spire.Plan) {
+	said := map[string]string{}
+	for _, entry := range plan.Create {
+		said[entry.ID] = fmt.Sprintf("create %+v", entry)
+	}
+	for _, entry := range plan.Update {
+		said[entry.ID] = fmt.Sprintf("update %+v", entry)
+	}
+	for _, id := range plan.Delete {
+		said[id] = "delete"
+	}
+	r.mu.Lock()
+	news := false
+	for id, what := range said {
+		news = news || r.logged[id] != what
+		r.logged[id] = what
+	}
+	r.mu.Unlock()
+	if news {
+		r.options.Logger.Info("dry run: this would be written to the SPIRE server", "create", plan.Create, "update", plan.Update, "delete", plan.Delete)
+	}
 }
 
 // begin waits until nobody else writes one of the entries, and keeps them from others until end.
