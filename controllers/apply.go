@@ -33,6 +33,8 @@ type outcome struct {
 	release string
 	// planned is what a dry run would have written.
 	planned spire.Plan
+	// adoption is what becomes of the entries that the object tells to adopt.
+	adoption adoption
 }
 
 // apply makes SPIRE hold the entries of an identity, with the aliases of the nodes that they are under. It makes one RPC

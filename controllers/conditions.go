@@ -88,6 +88,9 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonRegistered
 		condition.Message = "the SPIRE server holds the entries for " + names(nodeNames(o.nodes))
 	}
+	if words := o.adoption.words(); words != "" && condition.Status == metav1.ConditionTrue {
+		condition.Reason, condition.Message = meshv1alpha1.ReasonAdopting, condition.Message+"; "+words
+	}
 	set(&object.Status.Conditions, object.Generation, condition)
 }
 
@@ -155,7 +158,7 @@ func refusal(failed []spireclient.Result) (reason, message string) {
 	for _, result := range failed {
 		if other := result.Conflict; other != nil {
 			return meshv1alpha1.ReasonConflict, fmt.Sprintf(
-				"SPIRE holds entry %s, which is not this object's, with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be created: delete that entry, and this one follows automatically",
+				"SPIRE holds entry %s, which is not this object's, with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be created: delete that entry, or adopt it with the annotation mesh.jia.app/adopt-entries, and this one follows automatically",
 				other.ID, other.ParentID, other.SPIFFEID, strings.Join(other.Selectors, " "), result.ID)
 		}
 	}

@@ -65,7 +65,8 @@ func tryManager(config *rest.Config, server *lab.SPIREServer) *manager {
 	Expect((&controllers.BrakeReconciler{Client: mgr.GetClient(), Brake: m.brake, Events: mgr.GetEventRecorder("paymesh")}).SetupWithManager(mgr)).To(Succeed())
 	Expect((&controllers.ServiceIdentityReconciler{
 		Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Brake: m.brake, Witness: witness,
-		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
+		Adopting: &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
+		Events:   mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
 	}).SetupWithManager(mgr)).To(Succeed())
 	Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr)).To(Succeed())
 	ended := make(chan error, 1)

@@ -255,6 +255,26 @@ var _ = Describe("what nobody asked to delete", Ordered, func() {
 		kept(before, workload)
 	})
 
+	It("stays: an identity whose entry of somebody else's is adopted, though that goes", func() {
+		ns := namespace("")
+		_, err := server.Entries.BatchCreateEntry(ctx, &entryv1.BatchCreateEntryRequest{Entries: []*spiretypes.Entry{{
+			Id: "adopted", SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: "/ns/" + ns.Name + "/sa/moving"},
+			ParentId:  &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: "/paymesh/main/node/" + string(on.UID)}, // the same as ours
+			Selectors: []*spiretypes.Selector{{Type: "k8s", Value: "ns:" + ns.Name}, {Type: "k8s", Value: "sa:moving"}},
+		}}})
+		Expect(err).NotTo(HaveOccurred())
+		workload := watchSVIDs(agent, "spiffe://jia.app/ns/"+ns.Name+"/sa/moving", "k8s:ns:"+ns.Name, "k8s:sa:moving")
+		object := identity(ns, "moving")
+		pod(ns, "moving", on.Name)
+		registered(object, "False Conflict")
+		object.Annotations = map[string]string{meshv1alpha1.AnnotationAdoptEntries: "adopted"}
+		Expect(live.Update(ctx, object)).To(Succeed())
+		registered(object, "True Adopting")
+		registered(object, "True Registered")
+		Expect(entries()).NotTo(HaveKey("adopted"))
+		kept(of(object), workload)
+	})
+
 	It("stays: everything, where all pods vanish at once, until an administrator says that this is meant", func() {
 		ns := namespace("")
 		object := identity(ns, "mass")

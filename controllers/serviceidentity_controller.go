@@ -44,6 +44,8 @@ type ServiceIdentityReconciler struct {
 	SPIRE   *registry.Registry
 	// Surplus keeps entries for a grace time after the last pod has left their node.
 	Surplus *Surplus
+	// Adopting keeps the entries of somebody else's that an object adopts for the grace time, from when its own are there.
+	Adopting *Surplus
 	// Brake stops deletions when there are too many at a time.
 	Brake *Brake
 	// Witness knows which identities were there, for when one is gone without having been finalized.
@@ -82,6 +84,9 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 	m, problems := mesh.Build(objects)
 	identity, accepted := m.Identity(req.NamespacedName)
 	outcome := r.apply(ctx, req.NamespacedName, identity, accepted, problems)
+	if err := r.adopt(ctx, object, identity, &outcome); err != nil && outcome.state.Err == nil {
+		outcome.state.Err = err
+	}
 
 	object.Status.SPIFFEID = r.Cluster.IDOf(object)
 	object.Status.ObservedGeneration = object.Generation
@@ -147,6 +152,7 @@ func (r *ServiceIdentityReconciler) gone(ctx context.Context, owner spire.Owner)
 // forget drops what is remembered of an identity that has no entries any more.
 func (r *ServiceIdentityReconciler) forget(owner spire.Owner) {
 	r.Surplus.Forget(owner)
+	r.Adopting.Forget(owner)
 	r.Brake.Forget(owner)
 	r.Witness.Forget(owner)
 }

@@ -55,6 +55,9 @@ const (
 	// ReasonDryRun (False; True where only entries that nobody needs would be deleted): the manager runs with --dry-run. The
 	// message holds what it would write.
 	ReasonDryRun = "DryRun"
+	// ReasonAdopting (True): SPIRE holds every entry that is needed, and entries of somebody else's that the annotation
+	// mesh.jia.app/adopt-entries names. The message says which of them go, and which stay and why.
+	ReasonAdopting = "Adopting"
 	// ReasonNodeUnknown (Unknown): pods are bound to a node that the API server does not show. No entry is removed meanwhile.
 	ReasonNodeUnknown = "NodeUnknown"
 	// ReasonSPIREUnavailable (Unknown): the SPIRE server could not be reached, or did not answer. Entries stay as they are.
@@ -163,6 +166,11 @@ const AnnotationSPIFFEPathPrefixes = "mesh.jia.app/spiffe-path-prefixes"
 // back. Its value is the time at which the brake tripped, as the condition and the event of it have it, so that it is good
 // for that once.
 const AnnotationReleaseDeletions = "mesh.jia.app/release-deletions"
+
+// AnnotationAdoptEntries on a ServiceIdentity names entries that somebody else has made in SPIRE, by hand or by another
+// controller, and that its own are to take the place of: their entry IDs, separated by commas, or * for all that have its
+// SPIFFE ID. They go when its own have been there for the grace time, and only where its own are for the same workloads.
+const AnnotationAdoptEntries = "mesh.jia.app/adopt-entries"
 
 // FinalizerWorkload keeps a deleted MeshService or MeshGateway until its pods, its proxies' config and its entries are gone,
 // in this order: a pod that drains needs its identity to the end.

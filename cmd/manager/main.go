@@ -211,7 +211,8 @@ func addIdentities(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f
 	}
 	if err := (&controllers.ServiceIdentityReconciler{
 		Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus, Brake: brake, Witness: witness,
-		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,
+		Adopting: &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
+		Events:   mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the ServiceIdentity controller: %w", err)
 	}

@@ -155,7 +155,8 @@ func build(b *testing.B, size int) *world {
 		Brake: controllers.NewBrake(controllers.BrakeOptions{
 			Count: controllers.DefaultBrakeCount, Share: controllers.DefaultBrakeShare, Total: w.registry.Count, Surplus: surplus, Clock: clock.RealClock{},
 		}),
-		Surplus: surplus, Witness: controllers.NewWitness(nil), RetryInterval: time.Hour,
+		Adopting: &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}},
+		Surplus:  surplus, Witness: controllers.NewWitness(nil), RetryInterval: time.Hour,
 	}
 	var running sync.WaitGroup
 	for _, start := range []func(context.Context) error{reader.Start, w.registry.Start, api.Start} {

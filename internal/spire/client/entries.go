@@ -29,6 +29,8 @@ type Query struct {
 	Size int32
 	// Token is the Next of the page before; empty for the first page.
 	Token string
+	// SPIFFEID reads only the entries with this SPIFFE ID, where it is set.
+	SPIFFEID string
 }
 
 // Page is a page of the server's entries, whoever they belong to, in the order in which they were created.
@@ -72,6 +74,9 @@ func (c *Client) List(ctx context.Context, q Query) (Page, error) {
 	}
 	if q.RevisionsOnly {
 		request.OutputMask = &types.EntryMask{RevisionNumber: true}
+	}
+	if q.SPIFFEID != "" {
+		request.Filter = &entryv1.ListEntriesRequest_Filter{BySpiffeId: toID(q.SPIFFEID)}
 	}
 	answer, err := c.entries.ListEntries(ctx, request)
 	if err != nil {

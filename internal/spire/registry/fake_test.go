@@ -115,7 +115,7 @@ func (f *fake) List(ctx context.Context, q client.Query) (page client.Page, err 
 		}
 		from, _ := strconv.Atoi(q.Token)
 		for _, r := range f.rows {
-			if r.number <= from || len(page.Entries) == size {
+			if q.SPIFFEID != "" && r.entry.SPIFFEID != q.SPIFFEID || r.number <= from || len(page.Entries) == size {
 				continue
 			}
 			entry := r.entry

@@ -466,3 +466,28 @@ func ids(held []spire.Held) []string {
 	}
 	return list
 }
+
+func TestEntriesOfSomebodyElsesAreReadBySPIFFEIDAndOurOwnAreNeverAmongThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(entry("a", "1"), foreign("one"), foreign("pm1.main-2.ns.a.1"), foreign("two"))
+		other := foreign("other")
+		other.SPIFFEID = "spiffe://jia.app/other"
+		f.create(other)
+		f.pageSize = 1
+		r, listener := start(t, f, registry.Options{})
+		theirs, err := r.Foreign(t.Context(), "spiffe://jia.app/a")
+		if err != nil || !slices.Equal(ids(theirs), []string{"one", "two"}) {
+			t.Fatalf("%v, %v", ids(theirs), err)
+		}
+		if err := r.DeleteForeign(t.Context(), []string{"one", "pm1.main-2.ns.a.1"}); err == nil || f.find("one") == nil {
+			t.Errorf("an entry of another cluster's would go: %v", err)
+		}
+		if err := r.DeleteForeign(t.Context(), []string{"one"}); err != nil || f.find("one") != nil || f.find("two") == nil {
+			t.Error(err)
+		}
+		pass(2 * interval)
+		if len(listener.owners()) != 0 || len(r.Of(ownerOf("a"))) != 1 {
+			t.Errorf("told %v", listener.owners())
+		}
+	})
+}

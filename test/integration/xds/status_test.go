@@ -94,7 +94,8 @@ func (o *operator) addIdentities(t *testing.T, mgr ctrl.Manager) {
 		Count: controllers.DefaultBrakeCount, Share: controllers.DefaultBrakeShare, Total: held.Count, Surplus: surplus, Clock: clock.RealClock{},
 	})
 	must(t, (&controllers.ServiceIdentityReconciler{
-		Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Brake: brake, Witness: witness, Events: mgr.GetEventRecorder("paymesh"), RetryInterval: time.Second,
+		Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Brake: brake, Witness: witness,
+		Adopting: &controllers.Surplus{Grace: time.Minute, Clock: clock.RealClock{}}, Events: mgr.GetEventRecorder("paymesh"), RetryInterval: time.Second,
 	}).SetupWithManager(mgr))
 	must(t, (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Witness: witness}).SetupWithManager(mgr))
 }
