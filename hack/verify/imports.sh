@@ -29,5 +29,8 @@ check ./internal/xds "$api|$mesh|$xds" "$pure" "internal/xds is pure: a model go
 check ./internal/xds/server "$api|$mesh|$xds|$server" "sigs.k8s.io/controller-runtime|k8s.io/client-go" "internal/xds/server speaks to proxies alone"
 check ./internal/workload "$api|$mesh|internal/workload|payment/config" "$pure" "internal/workload is pure: a model goes in, objects come out"
 check ./payment/interceptor "payment/(config|policy|interceptor)" "modernc.org/sqlite" "who serves calls needs no store"
+check ./payment/services "payment/(config|policy|interceptor|mtls|breaker|discovery|pool|services|contactv1|familyv1|documentv1)" "modernc.org/sqlite" "who calls others needs no store"
+check ./payment/gateway "payment/(config|gateway)" "modernc.org/sqlite" "a client outside the mesh needs nothing of it"
+check ./payment/... "payment/.*" "sigs.k8s.io|k8s.io" "the workload knows nothing of Kubernetes, nor of the operator"
 check ./controllers "$api|$mesh|$spire|$client|$svid|$registry|$xds|$server|internal/workload|payment/config|controllers" "$none" "controllers know what reads, decides and writes, and are wired by cmd"
 exit "$bad"

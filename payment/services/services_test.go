@@ -261,7 +261,8 @@ func TestAServiceThatIsNotUsedHasNoClient(t *testing.T) {
 
 func TestWhatCannotBeConnectedIsRefusedAtTheStart(t *testing.T) {
 	for want, change := range map[string]func(*Options){
-		`the address "nowhere": want host:port`: func(o *Options) { o.Services.ContactService.Address = "nowhere" },
+		`the address "nowhere": want host:port`:       func(o *Options) { o.Services.ContactService.Address = "nowhere" },
+		"the timeout_seconds of contact-service is 0": func(o *Options) { o.Services.ContactService.TimeoutSeconds = 0 },
 		"contact-service is connected with other settings": func(o *Options) {
 			o.Services.FamilyService.Address, o.Services.FamilyService.Name = "127.0.0.1:2", "contact-service"
 		},

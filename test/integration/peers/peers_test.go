@@ -231,12 +231,13 @@ func TestPodsThatComeAndGoAreFollowedWithoutAFailedCall(t *testing.T) {
 	c.dns.Set(records(first.address, second.address, impostor.address)) // the impostor is passed over
 	until("the second is called", func() bool { return len(second.seen()) > 0 })
 	c.dns.Set(records(second.address))
-	before := len(first.seen())
+	before, alone := len(first.seen()), 0
 	until("the second is called alone", func() bool {
-		now := len(first.seen())
-		alone := now == before
-		before = now
-		return alone
+		alone++
+		if now := len(first.seen()); now != before {
+			before, alone = now, 0
+		}
+		return alone == 4 // in turn, the first would have been called twice
 	})
 	first.stop()
 	for range 20 {
