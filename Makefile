@@ -21,7 +21,7 @@ export PAYMESH_BIN_DIR
 tool = $(PAYMESH_BIN_DIR)/$(1)
 
 # What the tests without root run on, and what the cluster runs on.
-TEST_TOOLS := etcd kube-apiserver spire-server spire-agent envoy
+TEST_TOOLS := etcd kube-apiserver spire-server spire-agent envoy kustomize
 CLUSTER_TOOLS := etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl \
   containerd containerd-shim-runc-v2 ctr bridge loopback host-local portmap coredns kube-router spire-server spire-agent envoy kustomize
 
@@ -72,7 +72,7 @@ build-demo: ## Build the demo's workload, what it asks with and what makes its k
 	@$(call go_build) -o '$(BIN)/' ./hack/demo/probe ./hack/demo/keys
 
 .PHONY: proto
-proto: ## Lint the protos, and generate their Go.
+proto: ## Lint the protos, and generate their Go and the samples' descriptor set.
 	@$(TOOLS) buf protoc-gen-go protoc-gen-go-grpc
 	@hack/proto.sh $(PAYMESH_BIN_DIR)
 

@@ -15,7 +15,9 @@ hack/cluster/system-packages.sh
 (cd hack/cluster && go test -tags e2e -count=1 -timeout 10m -run TestCluster .)
 trap down EXIT
 hack/stack.sh up "$name"
-export KUBECONFIG PAYMESH_CLUSTER=$name PAYMESH_CLUSTER_BIN=$PWD/bin/cluster
-KUBECONFIG=$("$PAYMESH_CLUSTER_BIN" --name "$name" kubeconfig)
+export KUBECONFIG PAYMESH_CLUSTER=$name PAYMESH_E2E_BIN=$PWD/bin PAYMESH_KEYS
+KUBECONFIG=$(bin/cluster --name "$name" kubeconfig)
+PAYMESH_KEYS=$(hack/stack.sh keys "$name")
 "$PAYMESH_BIN_DIR/kustomize" build config/samples | "$PAYMESH_BIN_DIR/kubectl" apply -f - >/dev/null
+"$PAYMESH_BIN_DIR/kubectl" apply -f hack/demo/callers.yaml >/dev/null
 go test -tags e2e -count=1 -timeout 20m ./test/e2e "$@" -ginkgo.v

@@ -20,7 +20,7 @@ func TestAWrongStartIsExplained(t *testing.T) {
 		"an unknown flag":      {[]string{"--port", "1"}, 2, "flag provided but not defined: -port"},
 		"an argument":          {[]string{"contact"}, 2, "is not a flag: people --help lists them"},
 		"data that is no JSON": {[]string{"--service", "contact", "--data", path}, 2, path + ": unexpected EOF"},
-		"an unknown service":   {[]string{"--service", "payment"}, 1, "want contact"},
+		"an unknown service":   {[]string{"--service", "payment"}, 1, "want contact, family or document"},
 	} {
 		var out, err strings.Builder
 		code := run(c.args, &out, &err)

@@ -20,7 +20,7 @@ type Policy struct {
 
 // PolicyRule lets one caller call methods.
 type PolicyRule struct {
-	// Name stands in refusals and logs, and is there once.
+	// Name stands in logs. Several rules may have one: an allow is a rule for each port that its caller depends on.
 	Name string `yaml:"name"`
 	// SPIFFEID is the caller's, to the letter.
 	SPIFFEID string `yaml:"spiffe_id"`
@@ -72,14 +72,9 @@ func (p Policy) problems() []error {
 	if p.Rules == nil {
 		found.add("rules", "is required; [] lets nobody in")
 	}
-	names := map[string]bool{}
 	for i, rule := range p.Rules {
 		key := fmt.Sprintf("rules[%d]", i)
 		found.required(key+".name", rule.Name)
-		if names[rule.Name] {
-			found.add(key+".name", "is %q, which an earlier rule has: want another", rule.Name)
-		}
-		names[rule.Name] = true
 		found.id(key+".spiffe_id", rule.SPIFFEID)
 		if len(rule.Methods) == 0 {
 			found.add(key+".methods", `is empty: want package.Service/Method, package.Service/*, or "*" for all`)

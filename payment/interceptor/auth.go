@@ -9,30 +9,50 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
-	"github.com/jia-app/paymesh/payment/store"
+	"github.com/jia-app/paymesh/payment/policy"
 )
+
+// Proof is what a method asks of its callers.
+type Proof int
+
+const (
+	// WorkloadAndUser asks which workload calls, whether a rule lets it in, and for which user it calls.
+	WorkloadAndUser Proof = iota
+	// Workload asks which workload calls, and whether a rule lets it in.
+	Workload
+	// Nothing asks nothing.
+	Nothing
+)
+
+// Rules decide which workload may call which method.
+type Rules interface {
+	Decide(caller spiffeid.ID, fullMethod string) policy.Verdict
+}
 
 // Auth lets calls in that prove which workload sends them and for which user. A proof that is there and wrong refuses the
 // call; none takes the place of the other.
 type Auth struct {
-	// Methods are the full names of the methods that authenticated callers may call. Any other is refused, except the health
-	// service's.
-	Methods []string
-	// Callers are the workloads that may call; nil, they need no identity: in development only.
-	Callers []spiffeid.ID
+	// Service is the process's own SPIFFE ID, for the log.
+	Service string
+	// Methods are the full names of the methods that may be called at all. Any other is refused.
+	Methods map[string]Proof
+	// Rules say which workload may call what; nil, workloads need no identity: in development only.
+	Rules Rules
 	// TrustXFCC takes a caller's SPIFFE ID from what a sidecar on loopback says, instead of its certificate.
 	TrustXFCC bool
-	// Tokens verifies the user's token.
+	// Tokens verifies the user's token; nil where no method asks for a user.
 	Tokens *Tokens
+	// Denied counts what is refused.
+	Denied *Denials
 	// Log says why calls are refused; the caller is told less.
 	Log *slog.Logger
 }
@@ -41,9 +61,12 @@ type Auth struct {
 type Identity struct {
 	// Workload is the process at the other end; zero in development.
 	Workload spiffeid.ID
-	// User is for whom it calls, and who vouches for that.
-	User store.Caller
+	// User is for whom it calls; zero where the method does not ask.
+	User User
 }
+
+// User is an end user: a subject means something only together with who vouches for it.
+type User struct{ Issuer, Subject string }
 
 type identityKey struct{}
 
@@ -51,6 +74,24 @@ type identityKey struct{}
 func IdentityOf(ctx context.Context) (Identity, bool) {
 	identity, found := ctx.Value(identityKey{}).(Identity)
 	return identity, found
+}
+
+// Denials counts refused calls. Its labels are bounded: a server's methods and the reasons.
+type Denials struct{ total *prometheus.CounterVec }
+
+// The reasons beside those of a policy.
+const (
+	noWorkload    policy.Reason = "workload_unproved"
+	noUser        policy.Reason = "user_unproved"
+	methodUnknown policy.Reason = "method_unknown"
+)
+
+// NewDenials registers the metric.
+func NewDenials(registerer prometheus.Registerer) (*Denials, error) {
+	d := &Denials{prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "grpc_server_denied_total", Help: "Calls that were refused before they reached their method, by the reason; the log names each caller.",
+	}, []string{"service", "method", "reason"})}
+	return d, registerer.Register(d.total)
 }
 
 // Unary authenticates unary calls.
@@ -62,7 +103,8 @@ func (a *Auth) Unary(ctx context.Context, request any, info *grpc.UnaryServerInf
 	return handler(ctx, request)
 }
 
-// Stream authenticates streams.
+// Stream authenticates streams, once: what begins goes on when its rule is taken away, until the server ends the connection
+// for its age.
 func (a *Auth) Stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	ctx, err := a.authenticate(stream.Context(), info.FullMethod)
 	if err != nil {
@@ -78,55 +120,66 @@ type streamWith struct {
 
 func (s *streamWith) Context() context.Context { return s.ctx }
 
+// authenticate takes one proof after the other. Who is not known to be let in learns nothing of the next.
 func (a *Auth) authenticate(ctx context.Context, method string) (context.Context, error) {
-	if method == healthv1.Health_Check_FullMethodName || method == healthv1.Health_Watch_FullMethodName {
+	need, known := a.Methods[method] // the full name, to the letter: no prefix, no missing slash (CVE-2026-33186)
+	if known && need == Nothing {
 		return ctx, nil
 	}
-	identity, err := a.identify(ctx)
-	if err != nil {
-		a.Log.WarnContext(ctx, "call refused", "method", method, "reason", err.Error())
-		return nil, status.Error(codes.Unauthenticated, "the call does not prove who sends it: the service's log says which proof failed")
+	var identity Identity
+	headers, _ := metadata.FromIncomingContext(ctx)
+	err := claims(headers)
+	if err == nil && a.Rules != nil {
+		identity.Workload, err = a.workload(ctx, headers)
 	}
-	if reason := a.forbids(method, identity); reason != "" {
-		a.Log.WarnContext(ctx, "call refused", "method", method, "workload", identity.Workload.String(), "reason", reason)
-		return nil, status.Error(codes.PermissionDenied, "the caller may not call this method")
+	if err != nil {
+		return nil, a.deny(ctx, method, identity, policy.Verdict{Reason: noWorkload}, err.Error())
+	}
+	if !known {
+		return nil, a.deny(ctx, method, identity, policy.Verdict{Reason: methodUnknown}, "the method is not on the list")
+	}
+	if a.Rules != nil {
+		if verdict := a.Rules.Decide(identity.Workload, method); !verdict.Allowed {
+			return nil, a.deny(ctx, method, identity, verdict, "no rule lets this workload call this method")
+		}
+	}
+	if need == WorkloadAndUser {
+		if identity.User, err = a.user(headers.Get("authorization")); err != nil {
+			return nil, a.deny(ctx, method, identity, policy.Verdict{Reason: noUser}, err.Error())
+		}
 	}
 	return context.WithValue(ctx, identityKey{}, identity), nil
 }
 
-func (a *Auth) forbids(method string, identity Identity) string {
-	known := false
-	for _, name := range a.Methods { // the full name, to the letter: no prefix, no missing slash (CVE-2026-33186)
-		known = known || name == method
+// deny tells the operator all, and the caller only which kind of refusal it is.
+func (a *Auth) deny(ctx context.Context, method string, identity Identity, verdict policy.Verdict, explanation string) error {
+	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	a.Denied.total.WithLabelValues(service, name, string(verdict.Reason)).Inc()
+	line := []any{"service", a.Service, "method", method, "reason", string(verdict.Reason), "explanation", explanation}
+	if !identity.Workload.IsZero() {
+		line = append(line, "caller", identity.Workload.String())
 	}
-	if !known {
-		return "the method is not on the list"
+	if verdict.Nearest != "" {
+		line = append(line, "nearest_rule", verdict.Nearest)
 	}
-	if a.Callers == nil {
-		return ""
+	if from, found := peer.FromContext(ctx); found {
+		line = append(line, "peer", from.Addr.String())
 	}
-	for _, id := range a.Callers {
-		if id == identity.Workload {
-			return ""
-		}
+	a.Log.WarnContext(ctx, "call denied", line...)
+	if verdict.Reason == noWorkload || verdict.Reason == noUser {
+		return status.Error(codes.Unauthenticated, "the call does not prove who sends it: the service's log says which proof failed")
 	}
-	return "the workload is not in auth.allowed_spiffe_ids"
+	return status.Error(codes.PermissionDenied, "the caller may not call this method: the service's log says why")
 }
 
-func (a *Auth) identify(ctx context.Context) (identity Identity, err error) {
-	headers, _ := metadata.FromIncomingContext(ctx)
+// claims refuses metadata that looks like an identity: an ID there is a claim of whoever typed it.
+func claims(headers metadata.MD) error {
 	for name := range headers {
-		if strings.Contains(name, "spiffe") { // an ID in metadata is a claim of whoever typed it
-			return identity, fmt.Errorf("the metadata key %q: an identity is proved, not sent", name)
+		if strings.Contains(name, "spiffe") {
+			return fmt.Errorf("the metadata key %q: an identity is proved, not sent", name)
 		}
 	}
-	if a.Callers != nil {
-		if identity.Workload, err = a.workload(ctx, headers); err != nil {
-			return identity, err
-		}
-	}
-	identity.User, err = a.user(headers.Get("authorization"))
-	return identity, err
+	return nil
 }
 
 func (a *Auth) workload(ctx context.Context, headers metadata.MD) (spiffeid.ID, error) {
@@ -160,13 +213,16 @@ func isLoopback(address net.Addr) bool {
 	return err == nil && port.Addr().Unmap().IsLoopback()
 }
 
-func (a *Auth) user(headers []string) (store.Caller, error) {
+func (a *Auth) user(headers []string) (User, error) {
+	if a.Tokens == nil {
+		return User{}, errors.New("the service has no keys to verify a user's token with")
+	}
 	if len(headers) != 1 {
-		return store.Caller{}, fmt.Errorf("%d headers authorization: want one", len(headers))
+		return User{}, fmt.Errorf("%d headers authorization: want one", len(headers))
 	}
 	scheme, token, _ := strings.Cut(headers[0], " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return store.Caller{}, errors.New("the header authorization has no bearer token")
+		return User{}, errors.New("the header authorization has no bearer token")
 	}
 	return a.Tokens.Verify(token)
 }

@@ -1,5 +1,5 @@
-// Package interceptor has what every call to the payment service passes: the call goes in, and comes out counted, logged,
-// authenticated and validated, or refused.
+// Package interceptor has what every call to the payment service passes, unary or a stream: the call goes in, and comes out
+// counted, logged, authenticated and validated, or refused.
 package interceptor
 
 import (
@@ -40,12 +40,20 @@ func NewCalls(side string, registerer prometheus.Registerer) (*Calls, error) {
 
 func (c *Calls) count(fullMethod string, start time.Time, err error) {
 	service, method, _ := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
-	code := status.Code(err).String()
+	code := codeOf(err).String()
 	c.total.WithLabelValues(service, method, code).Inc()
 	if err != nil {
 		c.failed.WithLabelValues(service, method, code).Inc()
 	}
 	c.seconds.WithLabelValues(service, method).Observe(time.Since(start).Seconds())
+}
+
+// codeOf is the code that the caller gets: gRPC makes a status of what a handler returns of a context.
+func codeOf(err error) codes.Code {
+	if s, is := status.FromError(err); is {
+		return s.Code()
+	}
+	return status.FromContextError(err).Code()
 }
 
 // Client counts the calls that this process makes.
@@ -69,7 +77,7 @@ func Log(log *slog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		start := time.Now()
 		answer, err := handler(ctx, request)
-		log.InfoContext(ctx, "call", "method", info.FullMethod, "code", status.Code(err).String(), "seconds", time.Since(start).Seconds())
+		logCall(ctx, log, info.FullMethod, start, err)
 		return answer, err
 	}
 }
@@ -78,9 +86,8 @@ func Log(log *slog.Logger) grpc.UnaryServerInterceptor {
 func Recover(log *slog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 		defer func() {
-			if panicked := recover(); panicked != nil {
-				log.ErrorContext(ctx, "a handler panicked", "method", info.FullMethod, "stack", string(debug.Stack()))
-				answer, err = nil, status.Error(codes.Internal, "the service failed; its log says where")
+			if recover() != nil {
+				answer, err = nil, panicked(ctx, log, info.FullMethod, debug.Stack())
 			}
 		}()
 		return handler(ctx, request)
@@ -90,25 +97,41 @@ func Recover(log *slog.Logger) grpc.UnaryServerInterceptor {
 // Validate refuses requests that break the rules of their proto, with google.rpc.BadRequest, which names the fields.
 func Validate(validator protovalidate.Validator) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		message, is := request.(proto.Message)
-		if !is {
-			return nil, status.Error(codes.Internal, "the request is no message")
+		if err := validate(validator, request); err != nil {
+			return nil, err
 		}
-		err := validator.Validate(message)
-		if err == nil {
-			return handler(ctx, request)
-		}
-		var invalid *protovalidate.ValidationError
-		if !errors.As(err, &invalid) {
-			return nil, status.Error(codes.Internal, "the request cannot be checked")
-		}
-		details := &errdetails.BadRequest{}
-		for _, violation := range invalid.Violations {
-			details.FieldViolations = append(details.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: protovalidate.FieldPathString(violation.Proto.GetField()), Description: violation.Proto.GetMessage(),
-			})
-		}
-		return nil, WithDetails(codes.InvalidArgument, "the request breaks a rule: see the details", details)
+		return handler(ctx, request)
+	}
+}
+
+func validate(validator protovalidate.Validator, request any) error {
+	message, is := request.(proto.Message)
+	if !is {
+		return status.Error(codes.Internal, "the request is no message")
+	}
+	err := validator.Validate(message)
+	if err == nil {
+		return nil
+	}
+	var invalid *protovalidate.ValidationError
+	if !errors.As(err, &invalid) {
+		return status.Error(codes.Internal, "the request cannot be checked")
+	}
+	details := &errdetails.BadRequest{}
+	for _, violation := range invalid.Violations {
+		details.FieldViolations = append(details.FieldViolations, &errdetails.BadRequest_FieldViolation{
+			Field: protovalidate.FieldPathString(violation.Proto.GetField()), Description: violation.Proto.GetMessage(),
+		})
+	}
+	return WithDetails(codes.InvalidArgument, "the request breaks a rule: see the details", details)
+}
+
+// Timeout bounds each call that this process makes, where its context has no earlier deadline.
+func Timeout(timeout time.Duration) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		limited, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		return call(limited, method, request, answer, conn, opts...)
 	}
 }
 

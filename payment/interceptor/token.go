@@ -12,8 +12,6 @@ import (
 	"github.com/MicahParks/jwkset"
 	"github.com/MicahParks/keyfunc/v3"
 	"github.com/golang-jwt/jwt/v5"
-
-	"github.com/jia-app/paymesh/payment/store"
 )
 
 const (
@@ -65,18 +63,18 @@ func NewTokens(o TokenOptions) (*Tokens, error) {
 }
 
 // Verify returns for whom a token speaks. Its error says which check failed, and nothing of the token.
-func (t *Tokens) Verify(token string) (store.Caller, error) {
+func (t *Tokens) Verify(token string) (User, error) {
 	if len(token) > maxToken || strings.Count(token, ".") != 2 {
-		return store.Caller{}, errors.New("the token is no JWT of three parts and at most 8 KiB")
+		return User{}, errors.New("the token is no JWT of three parts and at most 8 KiB")
 	}
 	var claims jwt.RegisteredClaims
 	if _, err := t.parser.ParseWithClaims(token, &claims, t.current().Keyfunc); err != nil {
-		return store.Caller{}, fmt.Errorf("the token: %w", reason(err))
+		return User{}, fmt.Errorf("the token: %w", reason(err))
 	}
 	if claims.Subject == "" || len(claims.Subject) > maxClaim {
-		return store.Caller{}, errors.New("the token has no subject of 1 to 255 bytes")
+		return User{}, errors.New("the token has no subject of 1 to 255 bytes")
 	}
-	return store.Caller{Issuer: claims.Issuer, Subject: claims.Subject}, nil
+	return User{Issuer: claims.Issuer, Subject: claims.Subject}, nil
 }
 
 // reason keeps only which check failed: the library's text may quote the token's header.

@@ -5,22 +5,20 @@ package mtls
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
-	"time"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-	"github.com/spiffe/go-spiffe/v2/workloadapi"
 	"google.golang.org/grpc/credentials"
 
 	"github.com/jia-app/paymesh/payment/config"
 )
-
-// identityTimeout is for the first SVID: an entry reaches a SPIRE agent within seconds. A process that has none by then
-// ends, and says so, instead of waiting for ever.
-const identityTimeout = time.Minute
 
 // Source is where certificates and trust bundles come from, at each handshake anew.
 type Source interface {
@@ -28,69 +26,44 @@ type Source interface {
 	x509bundle.Source
 }
 
-// NewSource opens what the configuration names, and checks that it is the identity that is wanted. Close it last.
-func NewSource(ctx context.Context, m config.MTLS, want spiffeid.ID) (_ Source, closeSource func() error, err error) {
-	var source Source
-	closeSource = func() error { return nil }
+// Identity is the process's own certificate, as long as it has one.
+type Identity interface {
+	Source
+	// Ready says why there is no certificate that peers would take, or nil.
+	Ready() error
+	// Wait waits until there is one.
+	Wait(ctx context.Context) error
+	// Close ends what keeps it current.
+	Close() error
+}
+
+// Open begins to keep the identity that the configuration names. It returns at once: files must be there, and the Workload
+// API gives the certificate when it can, which Wait waits for. Close it last.
+func Open(m config.MTLS, want spiffeid.ID, log *slog.Logger) (Identity, error) {
 	if m.WorkloadAPI == "" {
-		source = files(m)
-	} else {
-		limited, cancel := context.WithTimeout(ctx, identityTimeout)
-		defer cancel()
-		api, err := workloadapi.NewX509Source(limited, workloadapi.WithClientOptions(workloadapi.WithAddr(m.WorkloadAPI)),
-			workloadapi.WithDefaultX509SVIDPicker(func(svids []*x509svid.SVID) *x509svid.SVID { return pick(svids, want) }))
-		if err != nil {
-			return nil, nil, fmt.Errorf("wait for an SVID from the Workload API at %s: %w", m.WorkloadAPI, err)
-		}
-		source, closeSource = api, api.Close
+		return openFiles(m, want)
 	}
-	svid, err := source.GetX509SVID()
-	if err == nil && svid.ID != want {
-		err = fmt.Errorf("it is %s: service_mesh.spiffe_id wants %s", svid.ID, want)
-	}
-	if err != nil {
-		_ = closeSource()
-		return nil, nil, fmt.Errorf("the certificate of this process: %w", err)
-	}
-	return source, closeSource, nil
+	return openWorkloadAPI(m.WorkloadAPI, want, log)
 }
 
-// pick prefers the wanted SVID among those of a workload that has several.
-func pick(svids []*x509svid.SVID, want spiffeid.ID) *x509svid.SVID {
-	for _, svid := range svids {
-		if svid.ID == want {
-			return svid
-		}
-	}
-	return svids[0]
-}
-
-// files reads the PEM files at each handshake, so that whoever rotates them has nobody to tell.
-type files config.MTLS
-
-func (f files) GetX509SVID() (*x509svid.SVID, error) { return x509svid.Load(f.CertFile, f.KeyFile) }
-
-func (f files) GetX509BundleForTrustDomain(domain spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
-	svid, err := f.GetX509SVID()
-	if err != nil {
-		return nil, err
-	}
-	if svid.ID.TrustDomain() != domain {
-		return nil, fmt.Errorf("ca_file has no authorities of %s", domain)
-	}
-	return x509bundle.Load(domain, f.CAFile)
+// ServerOptions say who is told of connections that end before their caller has proved who it is.
+type ServerOptions struct {
+	Log *slog.Logger
+	// Registerer gets the metric.
+	Registerer prometheus.Registerer
 }
 
 // Server are the credentials of a server whose callers have a certificate of a trust domain that the source knows; whether
 // they may call is decided for each call. They are gRPC's own TLS credentials, so that the handler finds a
 // credentials.TLSInfo (those of go-spiffe's grpccredentials hide it).
-func Server(source Source) credentials.TransportCredentials {
+func Server(source Source, o ServerOptions) (credentials.TransportCredentials, error) {
 	settings := tlsconfig.MTLSServerConfig(source, source, tlsconfig.AuthorizeAny())
 	settings.MinVersion = tls.VersionTLS13
 	// A resumed session is not verified again (go-spiffe pull request 378): a caller whose ID or authority was taken away
 	// would go on with its ticket.
 	settings.SessionTicketsDisabled = true
-	return credentials.NewTLS(settings)
+	failed := prometheus.NewCounter(prometheus.CounterOpts{Name: "grpc_server_handshakes_failed_total", Help: "Connections whose peer did not prove who it is; the log has each."})
+	return &serverCredentials{credentials.NewTLS(settings), o.Log, failed}, o.Registerer.Register(failed)
 }
 
 // Client are the credentials of a client that calls one workload.
@@ -98,4 +71,28 @@ func Client(source Source, peer spiffeid.ID) credentials.TransportCredentials {
 	settings := tlsconfig.MTLSClientConfig(source, source, tlsconfig.AuthorizeID(peer))
 	settings.MinVersion = tls.VersionTLS13
 	return credentials.NewTLS(settings)
+}
+
+// serverCredentials tell of failed handshakes, which gRPC keeps to itself.
+type serverCredentials struct {
+	credentials.TransportCredentials
+	log    *slog.Logger
+	failed prometheus.Counter
+}
+
+func (s *serverCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secured, info, err := s.TransportCredentials.ServerHandshake(conn)
+	switch {
+	case errors.Is(err, io.EOF): // it asked whether the port is open
+		s.log.Debug("a connection ended before its handshake", "peer", conn.RemoteAddr().String())
+	case err != nil:
+		s.failed.Inc()
+		s.log.Warn("connection refused", "peer", conn.RemoteAddr().String(), "explanation", err.Error())
+	}
+	return secured, info, err
+}
+
+// Clone is for gRPC.
+func (s *serverCredentials) Clone() credentials.TransportCredentials {
+	return &serverCredentials{s.TransportCredentials.Clone(), s.log, s.failed}
 }

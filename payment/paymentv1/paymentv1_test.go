@@ -7,9 +7,12 @@ import (
 	"buf.build/go/protovalidate"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/jia-app/paymesh/payment/contactv1"
+	"github.com/jia-app/paymesh/payment/documentv1"
+	"github.com/jia-app/paymesh/payment/familyv1"
 	"github.com/jia-app/paymesh/payment/paymentv1"
 )
 
@@ -40,10 +43,16 @@ func TestEachMethodSaysWhetherItMayBeRepeatedAndWhereItIsInHTTP(t *testing.T) {
 	if len(want) > 0 {
 		t.Errorf("the service has no %v", want)
 	}
-	contacts := contactv1.File_contact_v1_contact_proto.Services().ByName("ContactService").Methods()
-	for i := range contacts.Len() {
-		if level := contacts.Get(i).Options().(*descriptorpb.MethodOptions).GetIdempotencyLevel(); level != descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
-			t.Errorf("%s: %v", contacts.Get(i).Name(), level)
+	for _, service := range []protoreflect.ServiceDescriptor{
+		contactv1.File_contact_v1_contact_proto.Services().ByName("ContactService"),
+		familyv1.File_family_v1_family_proto.Services().ByName("FamilyService"),
+		documentv1.File_document_v1_document_proto.Services().ByName("DocumentService"),
+	} {
+		for i := range service.Methods().Len() {
+			method := service.Methods().Get(i)
+			if level := method.Options().(*descriptorpb.MethodOptions).GetIdempotencyLevel(); level != descriptorpb.MethodOptions_NO_SIDE_EFFECTS {
+				t.Errorf("%s: %v", method.FullName(), level)
+			}
 		}
 	}
 }

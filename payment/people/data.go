@@ -1,5 +1,5 @@
-// Package people has the services that the payment service asks about its payers: data goes in, and the contact service
-// comes out.
+// Package people has the services that the payment service asks about its payers: data goes in, and the contact, family or
+// document service comes out.
 package people
 
 import (
@@ -15,8 +15,9 @@ import (
 
 // Data is what the services know. It is not changed once read.
 type Data struct {
-	Users    []User   `json:"users"`
-	Families []Family `json:"families"`
+	Users     []User     `json:"users"`
+	Families  []Family   `json:"families"`
+	Documents []Document `json:"documents"`
 }
 
 // User is a person that can pay.
@@ -33,10 +34,17 @@ type Family struct {
 	DisplayName string `json:"display_name"`
 }
 
+// Document is one of a user's.
+type Document struct {
+	ID      string `json:"document_id"`
+	OwnerID string `json:"owner_user_id"`
+	Title   string `json:"title"`
+}
+
 //go:embed data.json
 var embedded []byte
 
-// Default is a small world: two users of one family, and one alone.
+// Default is a small world: two users of one family, and one alone, with a few documents.
 func Default() (Data, error) { return Parse(embedded) }
 
 // Load reads a file of Data.
@@ -65,6 +73,7 @@ func Parse(text []byte) (Data, error) {
 	}
 	slices.SortFunc(data.Users, func(x, y User) int { return strings.Compare(x.ID, y.ID) })
 	slices.SortFunc(data.Families, func(x, y Family) int { return strings.Compare(x.ID, y.ID) })
+	slices.SortFunc(data.Documents, func(x, y Document) int { return strings.Compare(x.ID, y.ID) })
 	return data, data.check()
 }
 
@@ -88,6 +97,12 @@ func (d Data) check() error {
 			errs = append(errs, fmt.Errorf("user %s: family_id %s is not one of families", user.ID, user.FamilyID))
 		}
 	}
+	for _, document := range d.Documents {
+		add("document", document.ID)
+		if !known["user "+document.OwnerID] {
+			errs = append(errs, fmt.Errorf("document %s: owner_user_id %s is not one of users", document.ID, document.OwnerID))
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -108,6 +123,36 @@ func (d Data) members(family string) []User {
 		}
 	}
 	return members
+}
+
+// withIDs are the users with these IDs, as members of a family, by ID. Those that it does not know are left out.
+func (d Data) withIDs(family string, ids []string) []User {
+	var members []User
+	for _, user := range d.Users {
+		if slices.Contains(ids, user.ID) {
+			user.FamilyID = family
+			members = append(members, user)
+		}
+	}
+	return members
+}
+
+func (d Data) document(id string) (Document, bool) {
+	return find(d.Documents, func(o Document) bool { return o.ID == id })
+}
+
+// documents are those of a user whose ID comes after one, at most so many, and whether there are more.
+func (d Data) documents(owner, after string, most int) (page []Document, more bool) {
+	for _, document := range d.Documents {
+		if document.OwnerID != owner || document.ID <= after {
+			continue
+		}
+		if len(page) == most {
+			return page, true
+		}
+		page = append(page, document)
+	}
+	return page, false
 }
 
 func find[T any](all []T, is func(T) bool) (T, bool) {

@@ -19,6 +19,8 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/jia-app/paymesh/payment/interceptor"
+	"github.com/jia-app/paymesh/payment/services"
+	"github.com/jia-app/paymesh/payment/tracing"
 )
 
 const (
@@ -31,12 +33,17 @@ const (
 
 // Options say which service to run, and where.
 type Options struct {
-	// Service is contact.
+	// Service is contact, family or document, or several of them with commas between.
 	Service string
-	// Address is host:port of the gRPC server, HTTPAddress that of /health and /metrics.
+	// Address is host:port of the gRPC server, HTTPAddress that of /health, /health/services and /metrics.
 	Address, HTTPAddress string
-	Data                 Data
-	Log                  *slog.Logger
+	// TrustXFCC refuses calls without a caller's SPIFFE ID, which the sidecar on loopback says (x-forwarded-client-cert).
+	TrustXFCC bool
+	// FamilyAddress is where the contact service finds the family service (host:port): the sidecar's address for it. Empty,
+	// there is none.
+	FamilyAddress string
+	Data          Data
+	Log           *slog.Logger
 }
 
 // Server is a wired service.
@@ -45,6 +52,8 @@ type Server struct {
 	grpc     *grpc.Server
 	http     *http.Server
 	health   *health.Server
+	services *services.Manager
+	tracer   *tracing.Tracer
 	registry *prometheus.Registry
 	closers  []func() error // in the order of opening
 
@@ -60,26 +69,42 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if err := s.connect(ctx); err != nil {
+		return nil, err
+	}
+	chosen, err := s.chosen()
+	if err != nil {
+		return nil, err
+	}
+	validator, err := validatorOf(chosen)
+	if err != nil {
+		return nil, err
+	}
 	calls, err := interceptor.NewCalls("server", s.registry)
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of calls: %w", err)
 	}
-	service, err := s.service()
+	auth, err := s.newAuth()
 	if err != nil {
 		return nil, err
 	}
-	validate, err := service.validator()
-	if err != nil {
-		return nil, fmt.Errorf("compile the rules of the protos: %w", err)
-	}
 	// Plaintext on loopback: who may call is decided by the sidecar, which alone can connect.
-	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), grpc.ChainUnaryInterceptor(
-		calls.Server, interceptor.Log(o.Log), interceptor.Validate(validate), interceptor.Recover(o.Log)))
-	service.register(s.grpc)
-	healthv1.RegisterHealthServer(s.grpc, s.health)
-	for name := range s.grpc.GetServiceInfo() {
-		s.health.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING)
+	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), s.tracer.Server(), grpc.ChainUnaryInterceptor(
+		calls.Server, interceptor.Log(o.Log), interceptor.Recover(o.Log), auth.Unary, interceptor.Validate(validator)),
+		grpc.ChainStreamInterceptor(auth.Stream))
+	for _, one := range chosen {
+		one.register(s.grpc)
 	}
+	for name, info := range s.grpc.GetServiceInfo() {
+		s.health.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING)
+		for _, method := range info.Methods {
+			auth.Methods["/"+name+"/"+method.Name] = interceptor.Workload
+		}
+	}
+	healthv1.RegisterHealthServer(s.grpc, s.health)
 	s.http = &http.Server{Handler: s.pages(), ReadHeaderTimeout: httpTimeout, WriteTimeout: httpTimeout}
 	return s, s.listen(ctx)
 }
@@ -104,7 +129,7 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// pages are /health and /metrics.
+// pages are /health, /health/services and /metrics.
 func (s *Server) pages() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
@@ -121,6 +146,7 @@ func (s *Server) pages() http.Handler {
 			s.options.Log.Debug("a page was not read to its end", "error", err.Error())
 		}
 	})
+	mux.Handle("GET /health/services", s.services)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	return mux
 }
@@ -146,6 +172,7 @@ func (s *Server) Run(ctx context.Context) error {
 			cancel(fmt.Errorf("serve /health and /metrics: %w", err))
 		}
 	})
+	running.Go(func() { s.services.Run(ctx) })
 	s.options.Log.Info("serving", "service", s.options.Service, "grpc", s.GRPCAddress(), "http", s.HTTPAddress())
 	<-ctx.Done()
 	s.stop()

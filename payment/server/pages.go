@@ -7,48 +7,52 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"google.golang.org/grpc/connectivity"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // storeTimeout is for /health: a probe must not wait for a disk that hangs.
 const storeTimeout = 2 * time.Second
 
-// pages are /health (may this process be sent calls), /health/services (what it thinks of those that it calls) and
+// pages are /health (may this process be sent calls), /health/services (how those are that it calls, and its sidecar) and
 // /metrics. A service that is down keeps the process healthy: restarting it would mend nothing.
 func (s *Server) pages() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
-		state := s.state(r.Context())
-		code := http.StatusOK
-		if state != "SERVING" {
+		state, reason := s.state(r.Context())
+		code, page := http.StatusOK, map[string]string{"status": state}
+		if state != healthv1.HealthCheckResponse_SERVING.String() {
 			code = http.StatusServiceUnavailable
 		}
-		s.answer(w, code, map[string]string{"status": state})
+		if reason != nil {
+			page["reason"] = reason.Error()
+		}
+		s.answer(w, code, page)
 	})
-	mux.HandleFunc("GET /health/services", func(w http.ResponseWriter, _ *http.Request) {
-		contact := s.config.ExternalServices.ContactService
-		s.contact.Connect() // an idle connection says nothing; the next look says more
-		state := s.contact.GetState()
-		s.answer(w, http.StatusOK, map[string]any{"services": map[string]any{
-			contact.Name: map[string]any{"address": contact.Address, "connection": state.String(), "healthy": state == connectivity.Ready},
-		}})
-	})
+	mux.Handle("GET /health/services", s.services)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	return mux
 }
 
-func (s *Server) state(ctx context.Context) string {
+// state says whether calls may be sent, and where it is known, why not.
+func (s *Server) state(ctx context.Context) (string, error) {
+	if s.identity != nil {
+		if err := s.identity.Ready(); err != nil {
+			return "WAITING_FOR_IDENTITY", err
+		}
+	}
 	limited, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if err := s.store.Ping(limited); err != nil {
-		return "STORE_UNAVAILABLE"
+		return "STORE_UNAVAILABLE", nil // the log of the calls that fail says more than this page should
 	}
 	answer, err := s.health.Check(limited, &healthv1.HealthCheckRequest{})
-	if err != nil {
-		return "UNKNOWN"
+	switch {
+	case err != nil:
+		return "UNKNOWN", nil
+	case !s.serving.Load() && answer.GetStatus() == healthv1.HealthCheckResponse_SERVING:
+		return "STARTING", nil
 	}
-	return answer.GetStatus().String()
+	return answer.GetStatus().String(), nil
 }
 
 func (s *Server) answer(w http.ResponseWriter, code int, body any) {

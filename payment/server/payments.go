@@ -30,9 +30,10 @@ import (
 const (
 	// keyHeader is the metadata key that names a call, so that its repetition is known.
 	keyHeader = "idempotency-key"
-	// replayedTrailer says that the answer is an earlier call's.
-	replayedTrailer = "idempotent-replayed"
-	maxKey          = 255
+	// replayedKey says that the answer is an earlier call's: in the header, which a client of JSON gets, and in the trailer,
+	// which it does not.
+	replayedKey = "idempotent-replayed"
+	maxKey      = 255
 	// retryInFlight is when to ask again for a call that is under way: most take milliseconds.
 	retryInFlight = 200 * time.Millisecond
 	defaultPage   = 50
@@ -47,11 +48,10 @@ type contacts interface {
 // payments is payment.v1.PaymentService on a store.
 type payments struct {
 	paymentv1.UnimplementedPaymentServiceServer
-	store          *store.Store
-	contacts       contacts
-	contactTimeout time.Duration
-	now            func() time.Time
-	log            *slog.Logger
+	store    *store.Store
+	contacts contacts // each call is bounded by the connection's own timeout
+	now      func() time.Time
+	log      *slog.Logger
 }
 
 // CreatePayment takes a payment, once for each key.
@@ -80,7 +80,8 @@ func (p *payments) CreatePayment(ctx context.Context, request *paymentv1.CreateP
 	case err != nil:
 		return nil, p.refusal(ctx, err)
 	case answer != nil:
-		if err := grpc.SetTrailer(ctx, metadata.Pairs(replayedTrailer, "true")); err != nil {
+		replayed := metadata.Pairs(replayedKey, "true")
+		if err := errors.Join(grpc.SetHeader(ctx, replayed), grpc.SetTrailer(ctx, replayed)); err != nil {
 			return nil, status.Error(codes.Internal, "the answer cannot be marked as replayed")
 		}
 		return restore(*answer)
@@ -160,9 +161,7 @@ func (p *payments) ListPayments(ctx context.Context, request *paymentv1.ListPaym
 
 // checkPayer asks the contact service whether there is such a user. The caller's token is not passed on.
 func (p *payments) checkPayer(ctx context.Context, user string) error {
-	limited, cancel := context.WithTimeout(ctx, p.contactTimeout)
-	defer cancel()
-	_, err := p.contacts.GetUserInfo(limited, &contactv1.GetUserInfoRequest{UserId: user})
+	_, err := p.contacts.GetUserInfo(ctx, &contactv1.GetUserInfoRequest{UserId: user})
 	switch status.Code(err) {
 	case codes.OK:
 		return nil
@@ -200,10 +199,10 @@ func explain(code codes.Code, reason, message string, more ...proto.Message) err
 
 func callerOf(ctx context.Context) (store.Caller, error) {
 	identity, found := interceptor.IdentityOf(ctx)
-	if !found || identity.User == (store.Caller{}) {
+	if !found || identity.User == (interceptor.User{}) {
 		return store.Caller{}, status.Error(codes.Unauthenticated, "the call is for no user")
 	}
-	return identity.User, nil
+	return store.Caller(identity.User), nil
 }
 
 func keyOf(ctx context.Context) (string, error) {

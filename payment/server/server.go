@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"buf.build/go/protovalidate"
@@ -17,7 +18,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
@@ -25,13 +25,14 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
-	"github.com/jia-app/paymesh/payment/breaker"
 	"github.com/jia-app/paymesh/payment/config"
-	"github.com/jia-app/paymesh/payment/contactv1"
 	"github.com/jia-app/paymesh/payment/interceptor"
 	"github.com/jia-app/paymesh/payment/mtls"
 	"github.com/jia-app/paymesh/payment/paymentv1"
+	"github.com/jia-app/paymesh/payment/policy"
+	"github.com/jia-app/paymesh/payment/services"
 	"github.com/jia-app/paymesh/payment/store"
+	"github.com/jia-app/paymesh/payment/tracing"
 )
 
 const (
@@ -41,9 +42,13 @@ const (
 	maxRequest = 64 << 10
 	// maxConnectionAge makes callers connect, and prove who they are, again: half of an SVID's hour.
 	maxConnectionAge = 30 * time.Minute
-	// maxReconnectDelay keeps gRPC from waiting two minutes for a service that is back.
-	maxReconnectDelay = time.Second
-	httpTimeout       = 10 * time.Second
+	// maxConnectionAgeGrace is for calls under way on a connection of that age, and ends streams that a rule let in before.
+	maxConnectionAgeGrace = time.Minute
+	// minKeepalive lets callers ask more often than every 5 minutes, gRPC's default, whether the process is there.
+	minKeepalive = 10 * time.Second
+	// handshakeTimeout is for a connection to prove who it is; gRPC's default holds silent ones for two minutes.
+	handshakeTimeout = 10 * time.Second
+	httpTimeout      = 10 * time.Second
 )
 
 // Server is a wired payment service.
@@ -54,14 +59,19 @@ type Server struct {
 	grpc     *grpc.Server
 	http     *http.Server
 	health   *health.Server
-	contact  *grpc.ClientConn
+	services *services.Manager
+	tracer   *tracing.Tracer
+	identity mtls.Identity // nil where a sidecar has it
+	policy   *policy.File  // nil where there is none
+	serving  atomic.Bool
 	registry *prometheus.Registry
 	closers  []func() error // in the order of opening
 
 	grpcListener, httpListener net.Listener
 }
 
-// New wires the service, opens its store and binds its addresses; Run serves.
+// New wires the service, opens its store and binds its addresses; Run serves. Where the Workload API gives the certificate,
+// the address of the payment API is bound by Run, once the certificate is there.
 func New(ctx context.Context, c config.Config, log *slog.Logger) (_ *Server, err error) {
 	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), health: health.NewServer()}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -70,72 +80,56 @@ func New(ctx context.Context, c config.Config, log *slog.Logger) (_ *Server, err
 			err = errors.Join(err, s.close())
 		}
 	}()
-	serverCreds, clientCreds, err := s.credentials(ctx)
-	if err != nil {
+	if err := s.openIdentity(); err != nil {
 		return nil, err
 	}
 	if s.store, err = store.Open(ctx, c.Store.Path, store.Options{Retention: c.Store.IdempotencyRetention()}); err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, s.store.Close)
-	if err := s.dialContact(clientCreds); err != nil {
+	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.wire(serverCreds); err != nil {
+	if err := s.wire(); err != nil {
 		return nil, err
 	}
 	return s, s.listen(ctx)
 }
 
-// credentials are for the server and for its calls: SPIFFE mTLS, or plaintext on loopback, where the sidecar is.
-func (s *Server) credentials(ctx context.Context) (server, client credentials.TransportCredentials, err error) {
+// openIdentity begins to keep the process's certificate, where it speaks mTLS itself.
+func (s *Server) openIdentity() error {
 	if !s.config.MTLS.Enabled {
-		return insecure.NewCredentials(), insecure.NewCredentials(), nil
+		return nil
 	}
 	own, err := spiffeid.FromString(s.config.ServiceMesh.SPIFFEID)
 	if err != nil {
-		return nil, nil, fmt.Errorf("service_mesh.spiffe_id: %w", err)
+		return fmt.Errorf("service_mesh.spiffe_id: %w", err)
 	}
-	peer, err := spiffeid.FromString(s.config.ExternalServices.ContactService.SPIFFEID)
-	if err != nil {
-		return nil, nil, fmt.Errorf("external_services.contact_service.spiffe_id: %w", err)
+	if s.identity, err = mtls.Open(s.config.MTLS, own, s.log); err != nil {
+		return err
 	}
-	source, closeSource, err := mtls.NewSource(ctx, s.config.MTLS, own)
-	if err != nil {
-		return nil, nil, err
-	}
-	s.closers = append(s.closers, closeSource)
-	return mtls.Server(source), mtls.Client(source, peer), nil
-}
-
-func (s *Server) dialContact(creds credentials.TransportCredentials) error {
-	calls, err := interceptor.NewCalls("client", s.registry)
-	if err != nil {
-		return fmt.Errorf("register the metrics of calls: %w", err)
-	}
-	contact := s.config.ExternalServices.ContactService
-	chain := []grpc.UnaryClientInterceptor{calls.Client}
-	if breakers := s.config.CircuitBreaker; breakers.Enabled {
-		guard, err := breaker.New(breaker.Options{Target: contact.Name, FailureThreshold: breakers.FailureThreshold, Open: breakers.OpenTimeout()}, s.registry)
-		if err != nil {
-			return fmt.Errorf("register the metrics of the circuit breaker: %w", err)
-		}
-		chain = append(chain, guard)
-	}
-	s.contact, err = grpc.NewClient("dns:///"+contact.Address, grpc.WithTransportCredentials(creds), grpc.WithChainUnaryInterceptor(chain...),
-		grpc.WithDisableServiceConfig(), grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxReconnectDelay},
-			MinConnectTimeout: contact.Timeout(),
-		}))
-	if err != nil {
-		return fmt.Errorf("the address of %s: %w", contact.Name, err)
-	}
-	s.closers = append(s.closers, s.contact.Close)
+	s.closers = append(s.closers, s.identity.Close)
 	return nil
 }
 
-func (s *Server) wire(creds credentials.TransportCredentials) error {
-	auth, err := newAuth(s.config, s.log)
+// credentials are the server's: SPIFFE mTLS, or plaintext on loopback, where the sidecar is.
+func (s *Server) credentials() (credentials.TransportCredentials, error) {
+	if s.identity == nil {
+		return insecure.NewCredentials(), nil
+	}
+	return mtls.Server(s.identity, mtls.ServerOptions{Log: s.log, Registerer: s.registry})
+}
+
+func (s *Server) wire() error {
+	creds, err := s.credentials()
+	if err != nil {
+		return fmt.Errorf("register the metrics of handshakes: %w", err)
+	}
+	auth, err := s.newAuth()
+	if err != nil {
+		return err
+	}
+	contacts, err := s.services.Contact()
 	if err != nil {
 		return err
 	}
@@ -147,14 +141,14 @@ func (s *Server) wire(creds credentials.TransportCredentials) error {
 	if err != nil {
 		return fmt.Errorf("register the metrics of calls: %w", err)
 	}
-	s.grpc = grpc.NewServer(grpc.Creds(creds), grpc.MaxRecvMsgSize(maxRequest), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge}),
-		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Log(s.log), auth.Unary, interceptor.Validate(validator), interceptor.Recover(s.log)),
-		grpc.ChainStreamInterceptor(auth.Stream))
-	contact := s.config.ExternalServices.ContactService
-	paymentv1.RegisterPaymentServiceServer(s.grpc, &payments{
-		store: s.store, contacts: contactv1.NewContactServiceClient(s.contact), contactTimeout: contact.Timeout(), now: time.Now, log: s.log,
-	})
+	s.grpc = grpc.NewServer(grpc.Creds(creds), s.tracer.Server(), grpc.MaxRecvMsgSize(maxRequest), grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionAgeGrace}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepalive, PermitWithoutStream: true}),
+		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Log(s.log), interceptor.Recover(s.log), auth.Unary, interceptor.Validate(validator)),
+		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.LogStream(s.log), interceptor.RecoverStream(s.log), auth.Stream, interceptor.ValidateStream(validator)))
+	paymentv1.RegisterPaymentServiceServer(s.grpc, &payments{store: s.store, contacts: contacts, now: time.Now, log: s.log})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
+	s.health.SetServingStatus(paymentv1.PaymentService_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
 	if s.config.GRPC.EnableReflection {
 		reflection.Register(s.grpc)
 	}
@@ -162,39 +156,14 @@ func (s *Server) wire(creds credentials.TransportCredentials) error {
 	return nil
 }
 
-func newAuth(c config.Config, log *slog.Logger) (*interceptor.Auth, error) {
-	tokens, err := interceptor.NewTokens(interceptor.TokenOptions{
-		Issuer: c.Auth.JWT.Issuer, Audience: c.Auth.JWT.Audience, KeysFile: c.Auth.JWT.JWKSFile, Leeway: c.Auth.JWT.Leeway(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	auth := &interceptor.Auth{TrustXFCC: c.ServiceMesh.TrustXFCC, Tokens: tokens, Log: log, Methods: []string{
-		paymentv1.PaymentService_CreatePayment_FullMethodName, paymentv1.PaymentService_GetPayment_FullMethodName, paymentv1.PaymentService_ListPayments_FullMethodName,
-	}}
-	if c.GRPC.EnableReflection {
-		auth.Methods = append(auth.Methods, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
-	}
-	if !c.ServiceMesh.Enabled {
-		return auth, nil
-	}
-	auth.Callers = []spiffeid.ID{}
-	for _, text := range c.Auth.AllowedSPIFFEIDs {
-		id, err := spiffeid.FromString(text)
-		if err != nil {
-			return nil, fmt.Errorf("auth.allowed_spiffe_ids: %w", err)
-		}
-		auth.Callers = append(auth.Callers, id)
-	}
-	return auth, nil
-}
-
 func (s *Server) listen(ctx context.Context) (err error) {
 	var listen net.ListenConfig
-	if s.grpcListener, err = listen.Listen(ctx, "tcp", s.config.GRPC.Address); err != nil {
-		return fmt.Errorf("grpc.address: %w", err)
+	if s.identity == nil || s.identity.Ready() == nil {
+		if s.grpcListener, err = listen.Listen(ctx, "tcp", s.config.GRPC.Address); err != nil {
+			return fmt.Errorf("grpc.address: %w", err)
+		}
+		s.closers = append(s.closers, func() error { return ignoreClosed(s.grpcListener.Close()) })
 	}
-	s.closers = append(s.closers, func() error { return ignoreClosed(s.grpcListener.Close()) })
 	if s.httpListener, err = listen.Listen(ctx, "tcp", s.config.HTTP.Address); err != nil {
 		return fmt.Errorf("http.address: %w", err)
 	}
@@ -209,8 +178,17 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// GRPCAddress is where the payment API is, with the port that was free where the configuration says 0.
-func (s *Server) GRPCAddress() string { return s.grpcListener.Addr().String() }
+// GRPCAddress is where the payment API is, with the port that was free where the configuration says 0; while New had no
+// certificate yet, it is what the configuration says.
+func (s *Server) GRPCAddress() string {
+	if s.grpcListener == nil {
+		return s.config.GRPC.Address
+	}
+	return s.grpcListener.Addr().String()
+}
+
+// Services are the other services, for a process that has more to ask of them.
+func (s *Server) Services() *services.Manager { return s.services }
 
 // HTTPAddress is where /health and /metrics are.
 func (s *Server) HTTPAddress() string { return s.httpListener.Addr().String() }
@@ -222,8 +200,8 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel(nil)
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := s.grpc.Serve(s.grpcListener); err != nil {
-			cancel(fmt.Errorf("serve the payment API: %w", err))
+		if err := s.serve(ctx); err != nil && ctx.Err() == nil {
+			cancel(err)
 		}
 	})
 	running.Go(func() {
@@ -232,7 +210,10 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	running.Go(func() { s.sweep(ctx) })
-	s.log.Info("serving", "grpc", s.GRPCAddress(), "http", s.HTTPAddress())
+	running.Go(func() { s.watchServices(ctx) })
+	if s.policy != nil {
+		running.Go(func() { s.policy.Watch(ctx) })
+	}
 	<-ctx.Done()
 	s.stop()
 	running.Wait()
@@ -241,6 +222,29 @@ func (s *Server) Run(ctx context.Context) error {
 		err = errors.Join(cause, err)
 	}
 	return err
+}
+
+// serve serves the payment API as soon as the process can prove who it is: until then its port is closed, and /health says
+// what it waits for.
+func (s *Server) serve(ctx context.Context) (err error) {
+	if s.identity != nil {
+		if err := s.identity.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	listener := s.grpcListener
+	if listener == nil {
+		var listen net.ListenConfig
+		if listener, err = listen.Listen(ctx, "tcp", s.config.GRPC.Address); err != nil {
+			return fmt.Errorf("grpc.address: %w", err)
+		}
+	}
+	s.serving.Store(true)
+	s.log.Info("serving", "grpc", listener.Addr().String(), "http", s.HTTPAddress())
+	if err := s.grpc.Serve(listener); err != nil {
+		return fmt.Errorf("serve the payment API: %w", err)
+	}
+	return nil
 }
 
 func (s *Server) stop() {

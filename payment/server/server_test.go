@@ -224,17 +224,23 @@ func TestAPaymentIsTakenOnceAndItsAnswerReplayed(t *testing.T) {
 	if err != nil || first.GetPayment().GetAmountDisplay() != "10.50 EUR" {
 		t.Fatalf("got %v, %v", first, err)
 	}
-	var trailer metadata.MD
-	again, err := client.CreatePayment(l.as("ann", "k"), order("order-1"), grpc.Trailer(&trailer))
-	if err != nil || !proto.Equal(first, again) || len(trailer.Get("idempotent-replayed")) != 1 {
-		t.Errorf("got %v, %v, trailer %v", again, err, trailer)
+	var header, trailer metadata.MD
+	again, err := client.CreatePayment(l.as("ann", "k"), order("order-1"), grpc.Header(&header), grpc.Trailer(&trailer))
+	if err != nil || !proto.Equal(first, again) || len(header.Get("idempotent-replayed")) != 1 || len(trailer.Get("idempotent-replayed")) != 1 {
+		t.Errorf("got %v, %v, header %v, trailer %v", again, err, header, trailer)
 	}
 	other := order("order-1")
 	other.Amount.MinorUnits = 1
 	_, err = client.CreatePayment(l.as("ann", "k"), other)
 	wantError(t, err, codes.InvalidArgument, "IDEMPOTENCY_KEY_REUSED")
-	_, err = client.CreatePayment(l.as("ann", "k2"), order("order-1"))
-	wantError(t, err, codes.AlreadyExists, "MERCHANT_REFERENCE_EXISTS")
+	for _, want := range []int{0, 1} { // a refusal is replayed, too
+		var header metadata.MD
+		_, err = client.CreatePayment(l.as("ann", "k2"), order("order-1"), grpc.Header(&header))
+		wantError(t, err, codes.AlreadyExists, "MERCHANT_REFERENCE_EXISTS")
+		if got := len(header.Get("idempotent-replayed")); got != want {
+			t.Errorf("the refusal is marked as replayed %d times, want %d", got, want)
+		}
+	}
 	_, err = client.CreatePayment(l.as("ann", ""), order("order-2"))
 	wantError(t, err, codes.InvalidArgument, "IDEMPOTENCY_KEY_MISSING")
 	_, err = client.CreatePayment(l.as("ann", strings.Repeat("k", 256)), order("order-2"))
@@ -467,7 +473,7 @@ func TestThePagesTellTheTruthWithoutSecrets(t *testing.T) {
 
 func TestAContactServiceThatIsDownOpensTheBreaker(t *testing.T) {
 	l := start(t, func(c *config.Config) {
-		c.ExternalServices.ContactService.Address, c.CircuitBreaker.FailureThreshold = "127.0.0.1:1", 2
+		c.ExternalServices.ContactService.Address, c.ExternalServices.ContactService.TimeoutSeconds, c.CircuitBreaker.FailureThreshold = "127.0.0.1:1", 1, 2
 	}, insecure.NewCredentials())
 	for range 3 {
 		_, err := l.client().CreatePayment(l.as("ann", "k"), order("order-1"))

@@ -1,16 +1,16 @@
 //go:build e2e
 
-// Package e2e asserts on a real cluster what the demo shows: hack/e2e.sh starts the cluster, deploys SPIRE and the
-// operator into it, and runs these specs with KUBECONFIG set.
+// Package e2e asserts on a real cluster what the demo shows: hack/e2e.sh starts the cluster, deploys SPIRE, the operator, the
+// samples and the demo's callers into it, and runs these specs with KUBECONFIG set.
 package e2e
 
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -28,39 +28,66 @@ func TestE2E(t *testing.T) {
 
 var _ = BeforeSuite(func() {
 	Expect(os.Getenv("KUBECONFIG")).NotTo(BeEmpty(), "make e2e sets KUBECONFIG to the cluster that it starts")
-	kubectl("rollout", "status", "-n", namespace, "deployment/"+sample, "--timeout=90s")
-	Eventually(func() string { return kubectl("get", "sid", "-n", namespace, sample, "--no-headers") }).
-		Should(MatchRegexp(`\sTrue\s.*\s1/1\s`), "the samples are what every spec starts from")
+	kubectl("wait", "--for=condition=Ready", "meshservices,meshgateways,serviceidentities", "--all", "-A", "--timeout=120s")
+	kubectl("wait", "--for=condition=Ready", "pod/nobody", "-n", "edge", "--timeout=30s")
+	kubectl("wait", "--for=condition=Ready", "pod/impostor", "pod/outsider", "-n", "payments", "--timeout=30s")
+	customer = newCustomer()
 })
 
-// A failed spec shows what the operator and SPIRE said meanwhile.
+// A failed spec shows what the operator, SPIRE and the proxies said meanwhile.
 var _ = ReportAfterEach(func(report SpecReport) {
 	if !report.Failed() {
 		return
 	}
 	for _, args := range [][]string{
-		{"get", "serviceidentities,pods", "-A", "-o", "wide"},
+		{"get", "meshservices,meshgateways,serviceidentities,pods", "-A", "-o", "wide"},
 		{"logs", "-n", "paymesh-system", "-l", "app.kubernetes.io/component=manager", "--prefix", "--tail=40"},
 		{"logs", "-n", "spire-system", "spire-server-0", "--all-containers", "--tail=40"},
+		{"logs", "-n", "edge", "-l", "mesh.jia.app/endpoint=true", "-c", "proxy", "--prefix", "--tail=10"},
+		{"logs", "-n", "payments", "-l", "mesh.jia.app/endpoint=true", "--all-containers", "--prefix", "--tail=20"},
+		{"logs", "-n", "people", "-l", "mesh.jia.app/endpoint=true", "-c", "proxy", "--prefix", "--tail=10"},
 	} {
 		out, err := run("", args...)
 		AddReportEntry("kubectl "+strings.Join(args, " "), fmt.Sprintf("%s\n%v", out, err))
 	}
 })
 
-// run runs kubectl with a bound on its time, and returns what it printed.
-func run(stdin string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+var _ = AfterSuite(func() {
+	By("no log of the operator, of what runs beside SPIRE, or of a workload or its proxy holds a key or a token")
+	for _, of := range [][]string{
+		{"-n", "paymesh-system", "-l", "app.kubernetes.io/component=manager"},
+		{"-n", "spire-system", "spire-server-0", "-c", "bootstrap"},
+		{"-n", "edge", "-l", "mesh.jia.app/endpoint=true", "--all-containers"},
+		{"-n", "payments", "-l", "mesh.jia.app/endpoint=true", "--all-containers"},
+		{"-n", "people", "-l", "mesh.jia.app/endpoint=true", "--all-containers"},
+	} {
+		out := kubectl(append([]string{"logs", "--tail=-1"}, of...)...)
+		Expect(out).NotTo(BeEmpty())
+		Expect(out).NotTo(Or(ContainSubstring("PRIVATE KEY"), MatchRegexp(`eyJ[A-Za-z0-9_-]{10,}`)))
+	}
+})
+
+// tool runs a program with a bound on its time, and returns what it printed.
+func tool(path, stdin string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 130*time.Second)
 	defer cancel()
-	command := exec.CommandContext(ctx, os.Getenv("PAYMESH_BIN_DIR")+"/kubectl", args...)
+	command := exec.CommandContext(ctx, path, args...)
 	command.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	command.Stdout, command.Stderr = &out, &errs
 	if err := command.Run(); err != nil {
-		return out.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, errs.String())
+		return out.String(), fmt.Errorf("%s %s: %w: %s", filepath.Base(path), strings.Join(args, " "), err, errs.String())
 	}
 	return out.String(), nil
 }
+
+func kubectlPath() string { return filepath.Join(os.Getenv("PAYMESH_BIN_DIR"), "kubectl") }
+
+// own is one of the project's own programs.
+func own(name string) string { return filepath.Join(os.Getenv("PAYMESH_E2E_BIN"), name) }
+
+// run runs kubectl.
+func run(stdin string, args ...string) (string, error) { return tool(kubectlPath(), stdin, args...) }
 
 // kubectl is run for commands that must succeed.
 func kubectl(args ...string) string {
@@ -76,55 +103,14 @@ func apply(manifest string) {
 	Expect(err).NotTo(HaveOccurred())
 }
 
-// entry is what `spire-server entry show -output json` shows of an entry, as far as it matters here.
-type entry struct {
-	ID             string   `json:"id"`
-	SPIFFEID       spiffeID `json:"spiffe_id"`
-	ParentID       spiffeID `json:"parent_id"`
-	RevisionNumber string   `json:"revision_number"`
-	Selectors      []struct{ Type, Value string }
+// inCluster runs a command in the node's namespaces.
+func inCluster(args ...string) (string, error) {
+	return tool(own("cluster"), "", append([]string{"--name", os.Getenv("PAYMESH_CLUSTER"), "exec", "--"}, args...)...)
 }
 
-type spiffeID struct {
-	TrustDomain string `json:"trust_domain"`
-	Path        string
-}
-
-// spireServer runs a command of spire-server in its pod.
-func spireServer(args ...string) (string, error) {
-	return run("", append([]string{
-		"exec", "-n", "spire-system", "spire-server-0", "-c", "spire-server", "--",
-		"/spire-server",
-	}, append(args, "-socketPath", "/run/spire/server-socket/api.sock")...)...)
-}
-
-// entriesOf lists the entries whose ID begins so, by ID.
-func entriesOf(g Gomega, prefix string) map[string]entry {
-	out, err := spireServer("entry", "show", "-output", "json")
-	g.Expect(err).NotTo(HaveOccurred())
-	var list struct{ Entries []entry }
-	g.Expect(json.Unmarshal([]byte(out), &list)).To(Succeed())
-	found := map[string]entry{}
-	for _, e := range list.Entries {
-		if strings.HasPrefix(e.ID, prefix) {
-			found[e.ID] = e
-		}
-	}
-	return found
-}
-
-// revisions maps the entries with this prefix to their revision numbers.
-func revisions(g Gomega, prefix string) map[string]string {
-	numbers := map[string]string{}
-	for id, e := range entriesOf(g, prefix) {
-		numbers[id] = e.RevisionNumber
-	}
-	return numbers
-}
-
-// condition is "status reason message" of a condition of a ServiceIdentity.
-func condition(namespace, name, conditionType string) string {
-	out, err := run("", "get", "serviceidentity", "-n", namespace, name, "-o",
+// condition is "status reason message" of a condition.
+func condition(kind, namespace, name, conditionType string) string {
+	out, err := run("", "get", kind, "-n", namespace, name, "-o",
 		fmt.Sprintf(`jsonpath={range .status.conditions[?(@.type=="%s")]}{.status} {.reason} {.message}{end}`, conditionType))
 	if err != nil {
 		return err.Error()
@@ -132,43 +118,31 @@ func condition(namespace, name, conditionType string) string {
 	return out
 }
 
-// svid is the last SVID that the pods with a label logged; nil where they have none.
-func svid(g Gomega, namespace, selector string) *loggedSVID {
-	out, err := run("", "logs", "-n", namespace, "-l", selector, "--tail=-1")
-	g.Expect(err).NotTo(HaveOccurred())
-	var last *loggedSVID
-	for line := range strings.Lines(out) {
-		var record struct{ SVID *loggedSVID }
-		if json.Unmarshal([]byte(line), &record) == nil && record.SVID != nil {
-			last = record.SVID
-		}
-	}
-	return last
-}
-
-type loggedSVID struct {
-	SPIFFEID            string
-	DNSNames            []string
-	NotBefore, NotAfter time.Time
+// ready waits until an object is Ready with the spec that it has now.
+func ready(kind, namespace, name string) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		generations := strings.Fields(kubectl("get", kind, "-n", namespace, name, "-o", "jsonpath={.metadata.generation} {.status.observedGeneration}"))
+		g.Expect(generations).To(HaveLen(2))
+		g.Expect(generations[1]).To(Equal(generations[0]), "the operator has not seen the spec yet")
+		g.Expect(condition(kind, namespace, name, "Ready")).To(HavePrefix("True"))
+	}).WithTimeout(120 * time.Second).Should(Succeed())
 }
 
 // killContainer ends the processes of a pod's container with SIGKILL, as a crash would: nothing is released or said goodbye to.
 func killContainer(namespace, pod, container string) {
 	GinkgoHelper()
-	inCluster := func(args ...string) string {
+	ctr := func(args ...string) string {
 		GinkgoHelper()
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		args = append([]string{"--name", os.Getenv("PAYMESH_CLUSTER"), "exec", "--", "ctr", "-n", "k8s.io"}, args...)
-		out, err := exec.CommandContext(ctx, os.Getenv("PAYMESH_CLUSTER_BIN"), args...).Output()
+		out, err := inCluster(append([]string{"ctr", "-n", "k8s.io"}, args...)...)
 		Expect(err).NotTo(HaveOccurred())
-		return strings.TrimSpace(string(out))
+		return strings.TrimSpace(out)
 	}
-	id := inCluster("containers", "ls", "-q", fmt.Sprintf(`labels."io.kubernetes.pod.namespace"==%s,labels."io.kubernetes.pod.name"==%s,labels."io.kubernetes.container.name"==%s`, namespace, pod, container))
+	id := ctr("containers", "ls", "-q", fmt.Sprintf(`labels."io.kubernetes.pod.namespace"==%s,labels."io.kubernetes.pod.name"==%s,labels."io.kubernetes.container.name"==%s`, namespace, pod, container))
 	Expect(id).NotTo(BeEmpty())
 	for _, one := range strings.Fields(id) { // a container that ended earlier may still be listed
-		if strings.Contains(inCluster("tasks", "ls"), one) {
-			inCluster("tasks", "kill", "-s", "SIGKILL", one)
+		if strings.Contains(ctr("tasks", "ls"), one) {
+			ctr("tasks", "kill", "-s", "SIGKILL", one)
 		}
 	}
 }
