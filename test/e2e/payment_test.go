@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -38,7 +39,7 @@ var _ = Describe("a payment from outside", func() {
 	DescribeTable("is refused with 401, and the gateway's log says which check failed", func(token, failure string) {
 		Expect(customer.pay(token, "order-3", 1050)).To(And(HaveField("status", http.StatusUnauthorized), HaveField("body", ContainSubstring(failure))))
 		Eventually(func(g Gomega) {
-			g.Expect(logs(g, "edge", "deployment/public", "proxy", map[string]string{"code": "401", "jwt_failure": "~" + failure})).NotTo(BeEmpty())
+			g.Expect(logs(g, "edge", "deployment/public", "proxy", map[string]string{"code": "401", "details": "~" + strings.ReplaceAll(failure, " ", "_")})).NotTo(BeEmpty())
 		}).Should(Succeed())
 	},
 		Entry("without a JWT", "", "Jwt is missing"),
@@ -71,7 +72,7 @@ var _ = Describe("a call that nobody allowed", func() {
 				"log": "inbound", "mesh_service": "people/contact-service", "caller": "spiffe://jia.app/ns/payments/sa/impostor",
 				"method": "/contact.v1.ContactService/GetUserInfo", "nearest_rule": "payments (this method, other callers)",
 			})).NotTo(BeEmpty())
-			g.Expect(denials()).To(Equal(before + 1))
+			g.Expect(denials()).To(BeNumerically(">", before))
 		}).Should(Succeed())
 	})
 
