@@ -104,7 +104,7 @@ fmt: ## Format the code.
 .PHONY: lint
 lint: ## Lint the code, with the import directions of the tree.
 	@$(TOOLS) golangci-lint
-	@for m in $(MODULES); do (cd $$m && $(call tool,golangci-lint) run -c $(CURDIR)/.golangci.yml ./...) || exit 1; done
+	@for m in $(MODULES); do (cd $$m && $(call tool,golangci-lint) run --allow-parallel-runners -c $(CURDIR)/.golangci.yml ./...) || exit 1; done
 
 .PHONY: imports
 imports: ## Check the import directions from what is really linked.

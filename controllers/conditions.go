@@ -155,12 +155,23 @@ func (r reporter) report(ctx context.Context, before, object client.Object, were
 			continue
 		}
 		kind := corev1.EventTypeNormal
-		if condition.Status == metav1.ConditionFalse || condition.Reason == meshv1alpha1.ReasonSPIREUnavailable {
+		if worrying(condition) {
 			kind = corev1.EventTypeWarning
 		}
 		r.events.Eventf(object, nil, kind, condition.Reason, condition.Type, "%s", shorten(condition.Message, maxNote))
 	}
 	return nil
+}
+
+// worrying reports whether somebody may have to act on a condition, other than wait for what is under way.
+func worrying(condition metav1.Condition) bool {
+	switch condition.Reason {
+	case meshv1alpha1.ReasonProgressing, meshv1alpha1.ReasonPending, meshv1alpha1.ReasonTerminating:
+		return false
+	case meshv1alpha1.ReasonSPIREUnavailable:
+		return true
+	}
+	return condition.Status == metav1.ConditionFalse
 }
 
 // set sets a condition, with the generation that it speaks of and a message of bounded length.

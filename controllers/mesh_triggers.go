@@ -59,7 +59,7 @@ func (t meshTriggers) watch(b *builder.TypedBuilder[mesh.ProxyKey]) *builder.Typ
 		Watches(&meshv1alpha1.MeshGateway{}, t.handle(t.neighbours), builder.WithPredicates(specChanges)).
 		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(t.identified), builder.WithPredicates(claimChanges)).
 		WatchesMetadata(&corev1.ConfigMap{}, t.handle(t.referring)).
-		Watches(&corev1.Pod{}, t.handle(pods), builder.WithPredicates(comesOrGoes))
+		Watches(&corev1.Pod{}, t.handle(t.drained), builder.WithPredicates(comesOrGoes))
 }
 
 // neighbours are the key of a MeshService or a MeshGateway, and those whose Mesh it is part of.
@@ -130,6 +130,17 @@ func pods(_ context.Context, pod client.Object) []mesh.ProxyKey {
 		return []mesh.ProxyKey{key}
 	}
 	return nil
+}
+
+// drained are whose pod an object is, where they are being deleted: their proxies are served until the last pod is gone.
+func (t meshTriggers) drained(ctx context.Context, pod client.Object) []mesh.ProxyKey {
+	return slices.DeleteFunc(pods(ctx, pod), func(key mesh.ProxyKey) bool {
+		var object client.Object = &meshv1alpha1.MeshService{}
+		if key.Kind == mesh.KindMeshGateway {
+			object = &meshv1alpha1.MeshGateway{}
+		}
+		return t.client.Get(ctx, key.NamespacedName, object) == nil && object.GetDeletionTimestamp().IsZero()
+	})
 }
 
 // slicesOf are whose endpoints an EndpointSlice has.

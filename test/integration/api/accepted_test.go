@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -95,6 +96,34 @@ func TestTheAPIServerAcceptsWhatIsJustWithinTheBoundsOfServicesAndGateways(t *te
 				t.Errorf("%s of testdata/full/%s.yaml: %v", object.GetName(), plural, err)
 			}
 		}
+	}
+}
+
+// An API server gives the rules of one object a budget: an object that is as large as its bounds let it must not exhaust it.
+func TestTheAPIServerAcceptsTheLargestServiceAndGateway(t *testing.T) {
+	long := func(n int, prefix string) string { return prefix + strings.Repeat("a", n-len(prefix)-3) + "%03d" }
+	methods := strings.ReplaceAll(many(64, long(256, "package.Service/")), "%", "%%")
+	hosts := func(n int) string {
+		return many(n, strings.Repeat("a.", 124)+"a%03[1]d")
+	}
+	service := "{identity: {path: " + strings.Repeat("/a", 892) + ", dnsNames: [" + hosts(32) + "]}, api: {descriptorSet: {configMap: a, key: a}}, " +
+		"ports: [" + many(8, "{name: "+long(15, "")+", port: 2%03[1]d, protocol: GRPC}") + "], " +
+		"workload: {image: a, env: [" + many(64, "{name: "+long(128, "A")+"}") + "], files: [" + many(8, "{name: "+long(63, "")+", configMap: a}") + "], " +
+		"resources: {limits: {" + many(6, "example.com/"+long(63, "")+": 1.23456789012345678M") + "}}}, " +
+		"dependsOn: [" + many(16, "{name: "+long(63, "")+", service: {name: "+strings.Repeat("a", 52)+", namespace: "+strings.Repeat("a", 63)+"}, localPort: 3%03[1]d, timeout: 59m59s999ms}") + "], " +
+		"allow: [" + many(64, "{name: "+long(63, "")+", from: {spiffeID: 'spiffe://a"+strings.Repeat("/a", 1019)+"'}, methods: ["+methods+"]}") + "], " +
+		"expose: [" + many(16, "{name: "+long(63, "")+", gateway: {name: a}, port: aaaaaaaaaaaa007, hostnames: ["+hosts(16)+"], methods: ["+methods+"], transcode: true, auth: {jwt: a}}") + "], " +
+		"egress: [" + many(16, "{name: "+long(63, "")+", to: {selector: {podLabels: {"+strings.ReplaceAll(many(16, "example.com/"+long(63, "")+": "+strings.Repeat("a", 63)), "%", "%%")+"}}}, port: 1}") + "]}"
+	gateway := "{listeners: [" + many(8, "{name: "+long(15, "")+", port: 2%03[1]d, tls: {secretName: "+strings.Repeat("a.", 126)+"a}}") + "], " +
+		"jwt: [" + many(16, "{name: "+long(63, "")+", issuer: "+strings.Repeat("a", 512)+", audiences: [a], jwks: {configMap: a, key: "+strings.Repeat("a", 253)+"}}") + "], " +
+		"routes: [" + many(64, "{name: "+long(63, "")+", namespaces: ["+strings.ReplaceAll(many(64, long(63, "")), "%", "%%")+"], hostnames: ["+hosts(64)+"]}") + "]}"
+	for kind, spec := range map[string]string{"MeshService": service, "MeshGateway": gateway} {
+		object := parsed(t, kind, spec)
+		start := time.Now()
+		if err := api.Create(t.Context(), object, client.DryRunAll); err != nil {
+			t.Errorf("%s of %d bytes: %.2000v", kind, len(spec), err)
+		}
+		t.Logf("%s of %d bytes took %s", kind, len(spec), time.Since(start))
 	}
 }
 
