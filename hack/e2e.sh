@@ -20,4 +20,4 @@ KUBECONFIG=$(bin/cluster --name "$name" kubeconfig)
 PAYMESH_KEYS=$(hack/stack.sh keys "$name")
 "$PAYMESH_BIN_DIR/kustomize" build config/samples | "$PAYMESH_BIN_DIR/kubectl" apply -f - >/dev/null
 "$PAYMESH_BIN_DIR/kubectl" apply -f hack/demo/callers.yaml >/dev/null
-go test -tags e2e -count=1 -timeout 20m ./test/e2e "$@" -ginkgo.v
+go test -v -tags e2e -count=1 -timeout 20m ./test/e2e "$@" -ginkgo.v

@@ -69,14 +69,14 @@ func led(target string) string {
 
 // answer is what came back.
 type answer struct {
-	status   int
-	replayed bool
-	body     string
+	Status   int
+	Replayed bool
+	Body     string
 }
 
 func (a answer) paymentID() string {
 	var said struct{ Payment struct{ PaymentID string } }
-	_ = json.Unmarshal([]byte(a.body), &said)
+	_ = json.Unmarshal([]byte(a.Body), &said)
 	return said.Payment.PaymentID
 }
 
@@ -99,13 +99,12 @@ func (c *outside) ask(method, path, token, body, idempotencyKey string) answer {
 	}
 	response, err := c.client.Do(request)
 	if err != nil {
-		return answer{body: err.Error()}
+		return answer{Body: err.Error()}
 	}
 	defer response.Body.Close() //nolint:errcheck // it was read
 	text, err := io.ReadAll(response.Body)
 	Expect(err).NotTo(HaveOccurred())
-	replayed := response.Header.Get("Idempotent-Replayed") + response.Trailer.Get("Idempotent-Replayed")
-	return answer{response.StatusCode, replayed == "true", string(text)}
+	return answer{response.StatusCode, response.Header.Get("Idempotent-Replayed") == "true", string(text)}
 }
 
 // probe asks from within a pod that has the program.

@@ -24,20 +24,20 @@ const (
 var _ = Describe("a payment from outside", func() {
 	It("crosses the gateway and two sidecars, is stored, and is replayed for the same key", func() {
 		paid := customer.pay("token", "order-1", 1050)
-		Expect(paid).To(And(HaveField("status", http.StatusOK), HaveField("body", ContainSubstring(`10.50 EUR`))))
+		Expect(paid).To(And(HaveField("Status", http.StatusOK), HaveField("Body", ContainSubstring(`10.50 EUR`))))
 		again := customer.pay("token", "order-1", 1050)
-		Expect(again).To(And(HaveField("status", http.StatusOK), HaveField("body", paid.body), HaveField("replayed", true)))
-		Expect(customer.ask(http.MethodGet, "/v1/payments/"+paid.paymentID(), "token", "", "")).To(HaveField("body", paid.body))
+		Expect(again).To(And(HaveField("Status", http.StatusOK), HaveField("Body", paid.Body), HaveField("Replayed", true)))
+		Expect(customer.ask(http.MethodGet, "/v1/payments/"+paid.paymentID(), "token", "", "")).To(HaveField("Body", paid.Body))
 	})
 
 	It("is refused for the same key with another amount", func() {
-		Expect(customer.pay("token", "order-2", 1050).status).To(Equal(http.StatusOK))
+		Expect(customer.pay("token", "order-2", 1050).Status).To(Equal(http.StatusOK))
 		Expect(customer.pay("token", "order-2", 2000)).To(And(
-			HaveField("status", http.StatusBadRequest), HaveField("body", ContainSubstring("IDEMPOTENCY_KEY_REUSED"))))
+			HaveField("Status", http.StatusBadRequest), HaveField("Body", ContainSubstring("IDEMPOTENCY_KEY_REUSED"))))
 	})
 
 	DescribeTable("is refused with 401, and the gateway's log says which check failed", func(token, failure string) {
-		Expect(customer.pay(token, "order-3", 1050)).To(And(HaveField("status", http.StatusUnauthorized), HaveField("body", ContainSubstring(failure))))
+		Expect(customer.pay(token, "order-3", 1050)).To(And(HaveField("Status", http.StatusUnauthorized), HaveField("Body", ContainSubstring(failure))))
 		Eventually(func(g Gomega) {
 			g.Expect(logs(g, "edge", "deployment/public", "proxy", map[string]string{"code": "401", "details": "~" + strings.ReplaceAll(failure, " ", "_")})).NotTo(BeEmpty())
 		}).Should(Succeed())
@@ -48,8 +48,8 @@ var _ = Describe("a payment from outside", func() {
 	)
 
 	It("cannot be asked for by a method that is not exposed, nor by native gRPC", func() {
-		Expect(customer.ask(http.MethodGet, "/v1/payments", "token", "", "")).To(HaveField("status", http.StatusNotFound))
-		Expect(customer.ask(http.MethodPost, "/payment.v1.PaymentService/CreatePayment", "token", "{}", "order-4")).To(HaveField("status", http.StatusNotFound))
+		Expect(customer.ask(http.MethodGet, "/v1/payments", "token", "", "")).To(HaveField("Status", http.StatusNotFound))
+		Expect(customer.ask(http.MethodPost, "/payment.v1.PaymentService/CreatePayment", "token", "{}", "order-4")).To(HaveField("Status", http.StatusNotFound))
 	})
 })
 
@@ -124,11 +124,11 @@ var _ = Describe("a MeshService that is Ready", func() {
 var _ = Describe("a pod of the payment service that is deleted", func() {
 	It("comes back with its payments and its idempotency keys", func() {
 		paid := customer.pay("token", "order-kept", 1050)
-		Expect(paid.status).To(Equal(http.StatusOK))
+		Expect(paid.Status).To(Equal(http.StatusOK))
 		kubectl("delete", "pod", "-n", "payments", onlyPod("payments", "payment-service"))
 		Eventually(func() answer { return customer.ask(http.MethodGet, "/v1/payments/"+paid.paymentID(), "token", "", "") }).
-			WithTimeout(90 * time.Second).Should(And(HaveField("status", http.StatusOK), HaveField("body", paid.body)))
-		Expect(customer.pay("token", "order-kept", 1050)).To(And(HaveField("body", paid.body), HaveField("replayed", true)))
+			WithTimeout(90 * time.Second).Should(And(HaveField("Status", http.StatusOK), HaveField("Body", paid.Body)))
+		Expect(customer.pay("token", "order-kept", 1050)).To(And(HaveField("Body", paid.Body), HaveField("Replayed", true)))
 		ready("meshservice", "payments", "payment-service")
 	})
 })
