@@ -1,4 +1,4 @@
-# The images, one a target: payment, people (the contact service) and, without --target, the manager.
+# The images, one a target: payment, people (the contact, family and document services) and, without --target, the manager.
 # The stages call the Makefile's own targets, the same that make the images of hack/cluster.
 ARG GO_VERSION=1.26
 FROM golang:${GO_VERSION} AS build

@@ -207,7 +207,9 @@ func (d *Deployer) release(ctx context.Context, owner client.Object) error {
 		return nil
 	}
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	if err := d.Client.Patch(ctx, owner, patch); client.IgnoreNotFound(err) != nil {
+	switch err := d.Client.Patch(ctx, owner, patch); {
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err): // the cache is behind, and will tell of what has changed since
+	case err != nil:
 		return fmt.Errorf("drop the finalizer of %s %s: %w", kindOf(owner), client.ObjectKeyFromObject(owner), err)
 	}
 	return nil

@@ -23,7 +23,7 @@ type Options struct {
 	FailureThreshold int
 	// Open is how long it stays open before one call may try.
 	Open time.Duration
-	// Log tells of its changes.
+	// Log tells of its changes; nil, nothing does.
 	Log *slog.Logger
 	// OnChange is told each new state (closed, half-open or open); it must not block. nil, nobody is.
 	OnChange func(state string)
@@ -36,6 +36,9 @@ var errGivenUp = errors.New("the caller gave up")
 // New makes a client interceptor, with the metrics circuit_breaker_state (0 closed, 1 half-open, 2 open) and
 // circuit_breaker_rejected_total. The deadline of a call that is the service's own fault is set behind it.
 func New(o Options, registerer prometheus.Registerer) (grpc.UnaryClientInterceptor, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	b := gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 		Name: o.Target, Timeout: o.Open,
 		ReadyToTrip:  func(counts gobreaker.Counts) bool { return int(counts.ConsecutiveFailures) >= o.FailureThreshold },

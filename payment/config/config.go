@@ -134,8 +134,8 @@ type Auth struct {
 	// AllowedSPIFFEIDs are the callers that may call every method. Behind a sidecar it may be empty: then whoever the
 	// sidecar let in may call, if the ID is of the own trust domain.
 	AllowedSPIFFEIDs []string `yaml:"allowed_spiffe_ids"`
-	// PolicyFile says who may call which method; a changed file is read again. With mtls.enabled exactly one of the two is
-	// required, behind a sidecar one at most.
+	// PolicyFile says who may call which method. A changed file is in force within a second; one that is broken or missing
+	// leaves the rules as they are. With mtls.enabled exactly one of the two is required, behind a sidecar one at most.
 	PolicyFile string `yaml:"policy_file"`
 	JWT        JWT    `yaml:"jwt"`
 }

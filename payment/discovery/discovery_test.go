@@ -101,7 +101,7 @@ func servers(t *testing.T, addresses ...string) (port uint16) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		port = uint16(listener.Addr().(*net.TCPAddr).Port) //nolint:gosec // a port
+		port = uint16(listener.Addr().(*net.TCPAddr).Port)
 		server := grpc.NewServer()
 		healthv1.RegisterHealthServer(server, health.NewServer())
 		go server.Serve(listener) //nolint:errcheck // it ends with the test

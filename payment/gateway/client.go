@@ -55,6 +55,9 @@ func New(c config.APIGateway, o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("api_gateway.address is %q: want host:port", c.Address)
 	}
+	if c.DialTimeoutSeconds < 1 || c.RequestTimeoutSeconds < 1 {
+		return nil, errors.New("api_gateway.dial_timeout_seconds and request_timeout_seconds: want 1 or more, since no call would have the time")
+	}
 	creds, err := transport(c, o.Identity)
 	if err != nil {
 		return nil, err

@@ -261,6 +261,7 @@ func TestSettingsThatCannotWorkAreNamed(t *testing.T) {
 	}
 	for want, c := range map[string]config.APIGateway{
 		`api_gateway.address is "": want host:port`: settings("", ""),
+		"request_timeout_seconds: want 1 or more":   {Address: "gateway:1", EnableTLS: true, DialTimeoutSeconds: 1},
 		"api_gateway.ca_file: open /none":           settings("gateway:1", "/none"),
 		"has no certificate in PEM":                 settings("gateway:1", empty),
 	} {

@@ -51,7 +51,7 @@ type Auth struct {
 	TrustXFCC bool
 	// Tokens verifies the user's token; nil where no method asks for a user.
 	Tokens *Tokens
-	// Denied counts what is refused.
+	// Denied counts what is refused; nil, nothing does.
 	Denied *Denials
 	// Log says why calls are refused; the caller is told less.
 	Log *slog.Logger
@@ -61,6 +61,8 @@ type Auth struct {
 type Identity struct {
 	// Workload is the process at the other end; zero in development.
 	Workload spiffeid.ID
+	// Rule is the name of the rule that let it in.
+	Rule string
 	// User is for whom it calls; zero where the method does not ask.
 	User User
 }
@@ -92,6 +94,14 @@ func NewDenials(registerer prometheus.Registerer) (*Denials, error) {
 		Name: "grpc_server_denied_total", Help: "Calls that were refused before they reached their method, by the reason; the log names each caller.",
 	}, []string{"service", "method", "reason"})}
 	return d, registerer.Register(d.total)
+}
+
+func (d *Denials) count(fullMethod string, reason policy.Reason) {
+	if d == nil {
+		return
+	}
+	service, method, _ := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
+	d.total.WithLabelValues(service, method, string(reason)).Inc()
 }
 
 // Unary authenticates unary calls.
@@ -139,9 +149,11 @@ func (a *Auth) authenticate(ctx context.Context, method string) (context.Context
 		return nil, a.deny(ctx, method, identity, policy.Verdict{Reason: methodUnknown}, "the method is not on the list")
 	}
 	if a.Rules != nil {
-		if verdict := a.Rules.Decide(identity.Workload, method); !verdict.Allowed {
+		verdict := a.Rules.Decide(identity.Workload, method)
+		if !verdict.Allowed {
 			return nil, a.deny(ctx, method, identity, verdict, "no rule lets this workload call this method")
 		}
+		identity.Rule = verdict.Rule
 	}
 	if need == WorkloadAndUser {
 		if identity.User, err = a.user(headers.Get("authorization")); err != nil {
@@ -153,8 +165,7 @@ func (a *Auth) authenticate(ctx context.Context, method string) (context.Context
 
 // deny tells the operator all, and the caller only which kind of refusal it is.
 func (a *Auth) deny(ctx context.Context, method string, identity Identity, verdict policy.Verdict, explanation string) error {
-	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
-	a.Denied.total.WithLabelValues(service, name, string(verdict.Reason)).Inc()
+	a.Denied.count(method, verdict.Reason)
 	line := []any{"service", a.Service, "method", method, "reason", string(verdict.Reason), "explanation", explanation}
 	if !identity.Workload.IsZero() {
 		line = append(line, "caller", identity.Workload.String())

@@ -73,5 +73,9 @@ func panicked(ctx context.Context, log *slog.Logger, method string, stack []byte
 }
 
 func logCall(ctx context.Context, log *slog.Logger, method string, start time.Time, err error) {
-	log.InfoContext(ctx, "call", "method", method, "code", codeOf(err).String(), "seconds", time.Since(start).Seconds())
+	line := []any{"method", method, "code", codeOf(err).String(), "seconds", time.Since(start).Seconds()}
+	if identity, found := IdentityOf(ctx); found && !identity.Workload.IsZero() {
+		line = append(line, "caller", identity.Workload.String(), "rule", identity.Rule)
+	}
+	log.InfoContext(ctx, "call", line...)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -33,6 +34,8 @@ type TokenOptions struct {
 	Leeway time.Duration
 	// Now is the clock; time.Now where nil.
 	Now func() time.Time
+	// Log tells of a file that cannot be used; nowhere where nil.
+	Log *slog.Logger
 }
 
 // Tokens verifies JWTs (RFC 7519) as RFC 8725 asks for: asymmetric algorithms of a list, the issuer, the audience and an
@@ -41,16 +44,20 @@ type Tokens struct {
 	options TokenOptions
 	parser  *jwt.Parser
 
-	mu     sync.Mutex
-	keys   keyfunc.Keyfunc
-	looked time.Time
-	read   os.FileInfo
+	mu      sync.Mutex
+	keys    keyfunc.Keyfunc
+	looked  time.Time
+	read    os.FileInfo
+	failure string // of the file as it is now; empty where its keys are in use
 }
 
 // NewTokens reads the keys; without any it fails.
 func NewTokens(o TokenOptions) (*Tokens, error) {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	t := &Tokens{options: o, parser: jwt.NewParser(
 		jwt.WithValidMethods([]string{"ES256", "RS256", "EdDSA"}), jwt.WithIssuer(o.Issuer), jwt.WithAudience(o.Audience),
@@ -95,9 +102,25 @@ func (t *Tokens) current() keyfunc.Keyfunc {
 	defer t.mu.Unlock()
 	if now := t.options.Now(); now.Sub(t.looked) >= keysInterval {
 		t.looked = now
-		_ = t.load() // a file that is being replaced, or is broken, must not lock everybody out
+		t.tell(t.load()) // a file that is being replaced, or is broken, must not lock everybody out
 	}
 	return t.keys
+}
+
+// tell tells of each failure once, and of its end.
+func (t *Tokens) tell(err error) {
+	failure := ""
+	if err != nil {
+		failure = err.Error()
+	}
+	switch {
+	case failure == t.failure:
+	case err != nil:
+		t.options.Log.Error("the file of keys cannot be used: the keys before it stay in use", "file", t.options.KeysFile, "issuer", t.options.Issuer, "error", failure)
+	default:
+		t.options.Log.Info("the file of keys is in use again", "file", t.options.KeysFile, "issuer", t.options.Issuer)
+	}
+	t.failure = failure
 }
 
 func (t *Tokens) load() error {

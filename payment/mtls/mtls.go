@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -68,7 +69,12 @@ func Server(source Source, o ServerOptions) (credentials.TransportCredentials, e
 
 // Client are the credentials of a client that calls one workload.
 func Client(source Source, peer spiffeid.ID) credentials.TransportCredentials {
-	settings := tlsconfig.MTLSClientConfig(source, source, tlsconfig.AuthorizeID(peer))
+	settings := tlsconfig.MTLSClientConfig(source, source, tlsconfig.AdaptMatcher(func(id spiffeid.ID) error {
+		if id != peer {
+			return fmt.Errorf("unexpected ID %q: want %q", id, peer)
+		}
+		return nil
+	}))
 	settings.MinVersion = tls.VersionTLS13
 	return credentials.NewTLS(settings)
 }

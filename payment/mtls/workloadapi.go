@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,16 +13,19 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
 const (
-	// The library waits 1 s to 30 s between attempts by itself: a new pod would wait as long after its entry is there.
+	// The library waits 1 s to 30 s between attempts by itself, and gRPC up to 2 minutes to connect: a new pod would wait as
+	// long after its entry, or its agent, is there.
 	firstRetry = 250 * time.Millisecond
 	lastRetry  = 2 * time.Second
-	// remind is how often the log says that the process still waits.
-	remind = 30 * time.Second
+	// reminder is how often the log says that there is still no certificate.
+	reminder = 30 * time.Second
 )
 
 // watched is the identity that the Workload API gives and renews.
@@ -42,13 +46,16 @@ type watched struct {
 
 func openWorkloadAPI(address string, want spiffeid.ID, log *slog.Logger) (Identity, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	client, err := workloadapi.New(ctx, workloadapi.WithAddr(address), workloadapi.WithBackoffStrategy(retries{}))
+	client, err := workloadapi.New(ctx, workloadapi.WithAddr(address), workloadapi.WithBackoffStrategy(retries{}), workloadapi.WithDialOptions(
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: firstRetry, Multiplier: 2, MaxDelay: lastRetry}, MinConnectTimeout: lastRetry}),
+	))
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("mtls.workload_api: %w", err)
 	}
 	w := &watched{address: address, want: want, log: log, client: client, cancel: cancel, bundles: x509bundle.NewSet(), failure: "it has not answered yet", changed: make(chan struct{})}
 	w.running.Go(func() { w.watch(ctx) })
+	w.running.Go(func() { w.remind(ctx) })
 	return w, nil
 }
 
@@ -78,6 +85,7 @@ func (w *watched) OnX509ContextUpdate(update *workloadapi.X509Context) {
 		}
 		others = append(others, svid.ID.String())
 	}
+	slices.Sort(others) // SPIRE's order is not always the same
 	w.fail(fmt.Sprintf("it gives this process %s and not %s, which service_mesh.spiffe_id wants", strings.Join(others, ", "), w.want))
 }
 
@@ -154,9 +162,6 @@ func (w *watched) ready() (changed <-chan struct{}, err error) {
 }
 
 func (w *watched) Wait(ctx context.Context) error {
-	since := time.Now()
-	tick := time.NewTicker(remind)
-	defer tick.Stop()
 	for {
 		changed, err := w.ready()
 		if err == nil {
@@ -166,8 +171,27 @@ func (w *watched) Wait(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("%w; given up: %w", err, context.Cause(ctx))
 		case <-changed:
+		}
+	}
+}
+
+// remind says from time to time that there is no certificate yet, until there is one: a log's last line should tell what a
+// process does.
+func (w *watched) remind(ctx context.Context) {
+	since := time.Now()
+	tick := time.NewTicker(reminder)
+	defer tick.Stop()
+	for {
+		changed, err := w.ready()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
 		case <-tick.C:
-			w.log.Warn("the process still waits for its certificate, and serves nothing until then", "for", time.Since(since).Round(time.Second).String(), "error", err.Error())
+			w.log.Warn("still no certificate: nothing is served until there is one", "for", time.Since(since).Round(time.Second).String(), "error", err.Error())
 		}
 	}
 }

@@ -93,8 +93,8 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	// Plaintext on loopback: who may call is decided by the sidecar, which alone can connect.
 	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), s.tracer.Server(), grpc.ChainUnaryInterceptor(
-		calls.Server, interceptor.Log(o.Log), interceptor.Recover(o.Log), auth.Unary, interceptor.Validate(validator)),
-		grpc.ChainStreamInterceptor(auth.Stream))
+		calls.Server, interceptor.Recover(o.Log), auth.Unary, interceptor.Log(o.Log), interceptor.Validate(validator)),
+		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.RecoverStream(o.Log), auth.Stream, interceptor.LogStream(o.Log)))
 	for _, one := range chosen {
 		one.register(s.grpc)
 	}

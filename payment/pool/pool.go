@@ -88,6 +88,9 @@ func (p *Pool) Connect(service config.ExternalService) (*Conn, error) {
 		}
 		return have, nil
 	}
+	if service.TimeoutSeconds < 1 {
+		return nil, fmt.Errorf("the timeout_seconds of %s is %d: want 1 or more, since no call would have the time", service.Name, service.TimeoutSeconds)
+	}
 	creds, err := p.credentials(service)
 	if err != nil {
 		return nil, err

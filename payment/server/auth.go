@@ -17,7 +17,7 @@ import (
 func (s *Server) newAuth() (*interceptor.Auth, error) {
 	c := s.config
 	tokens, err := interceptor.NewTokens(interceptor.TokenOptions{
-		Issuer: c.Auth.JWT.Issuer, Audience: c.Auth.JWT.Audience, KeysFile: c.Auth.JWT.JWKSFile, Leeway: c.Auth.JWT.Leeway(),
+		Issuer: c.Auth.JWT.Issuer, Audience: c.Auth.JWT.Audience, KeysFile: c.Auth.JWT.JWKSFile, Leeway: c.Auth.JWT.Leeway(), Log: s.log,
 	})
 	if err != nil {
 		return nil, err

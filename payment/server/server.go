@@ -144,8 +144,8 @@ func (s *Server) wire() error {
 	s.grpc = grpc.NewServer(grpc.Creds(creds), s.tracer.Server(), grpc.MaxRecvMsgSize(maxRequest), grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionAgeGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepalive, PermitWithoutStream: true}),
-		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Log(s.log), interceptor.Recover(s.log), auth.Unary, interceptor.Validate(validator)),
-		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.LogStream(s.log), interceptor.RecoverStream(s.log), auth.Stream, interceptor.ValidateStream(validator)))
+		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Recover(s.log), auth.Unary, interceptor.Log(s.log), interceptor.Validate(validator)),
+		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.RecoverStream(s.log), auth.Stream, interceptor.LogStream(s.log), interceptor.ValidateStream(validator)))
 	paymentv1.RegisterPaymentServiceServer(s.grpc, &payments{store: s.store, contacts: contacts, now: time.Now, log: s.log})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	s.health.SetServingStatus(paymentv1.PaymentService_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)

@@ -5,17 +5,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,9 +39,10 @@ import (
 // people is a contact service that knows user_1, and holds calls about user_slow until it is told.
 type people struct {
 	contactv1.UnimplementedContactServiceServer
-	hold chan struct{}
-	mu   sync.Mutex
-	seen metadata.MD
+	address string
+	hold    chan struct{}
+	mu      sync.Mutex
+	seen    metadata.MD
 }
 
 func (p *people) GetUserInfo(ctx context.Context, r *contactv1.GetUserInfoRequest) (*contactv1.GetUserInfoResponse, error) {
@@ -103,11 +99,11 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 // start runs a service behind a sidecar, which the test plays, with a contact service on loopback.
 func start(t *testing.T, change func(*config.Config), contactCreds credentials.TransportCredentials) *lab {
 	t.Helper()
-	l := &lab{t: t, people: &people{hold: make(chan struct{})}, log: &log{}, key: newKey(t)}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	l := &lab{t: t, people: &people{address: listener.Addr().String(), hold: make(chan struct{})}, log: &log{}, key: newKey(t)}
 	contact := grpc.NewServer(grpc.Creds(contactCreds))
 	contactv1.RegisterContactServiceServer(contact, l.people)
 	go contact.Serve(listener) //nolint:errcheck // it ends with the test
@@ -428,22 +424,24 @@ func TestAPathWithoutItsSlashIsRefused(t *testing.T) { // CVE-2026-33186
 	}
 }
 
+func (l *lab) page(path string, want int) string {
+	l.t.Helper()
+	answer, err := http.Get("http://" + l.server.HTTPAddress() + path)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer answer.Body.Close() //nolint:errcheck // it was read
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != want {
+		l.t.Fatalf("%s: %s, %v", path, answer.Status, err)
+	}
+	return string(text)
+}
+
 func TestThePagesTellTheTruthWithoutSecrets(t *testing.T) {
 	l := start(t, func(c *config.Config) { c.APIGateway.APIKey = config.NewSecret("canary-key") }, insecure.NewCredentials())
 	if _, err := l.client().CreatePayment(l.as("ann", "canary-idempotency"), order("canary-reference")); err != nil {
 		t.Fatal(err)
-	}
-	page := func(path string) string {
-		answer, err := http.Get("http://" + l.server.HTTPAddress() + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer answer.Body.Close() //nolint:errcheck // it was read
-		text, err := io.ReadAll(answer.Body)
-		if err != nil || answer.StatusCode != http.StatusOK {
-			t.Fatalf("%s: %s, %v", path, answer.Status, err)
-		}
-		return string(text)
 	}
 	for path, wants := range map[string][]string{
 		"/health":          {`"SERVING"`},
@@ -453,7 +451,7 @@ func TestThePagesTellTheTruthWithoutSecrets(t *testing.T) {
 			`grpc_server_requests_total{code="OK",method="CreatePayment",service="payment.v1.PaymentService"} 1`, `circuit_breaker_state{target="contact-service"} 0`,
 		},
 	} {
-		got := page(path)
+		got := l.page(path, http.StatusOK)
 		for _, want := range wants {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s has no %s:\n%s", path, want, got)
@@ -481,112 +479,5 @@ func TestAContactServiceThatIsDownOpensTheBreaker(t *testing.T) {
 	}
 	if got := l.log.String(); !strings.Contains(got, "contact-service failed too often") {
 		t.Errorf("the breaker did not open: %s", got)
-	}
-}
-
-// authority signs certificates of one trust domain.
-type authority struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-}
-
-func newAuthority(t *testing.T) authority {
-	t.Helper()
-	a := authority{key: newKey(t)}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{{Scheme: "spiffe", Host: "jia.app"}}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.cert, _ = x509.ParseCertificate(der)
-	return a
-}
-
-// issue writes the certificate, key and authorities of a workload.
-func (a authority) issue(t *testing.T, path string) (m config.MTLS) {
-	t.Helper()
-	dir, key := t.TempDir(), newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{{Scheme: "spiffe", Host: "jia.app", Path: path}},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := func(name, kind string, der []byte) string {
-		return write(t, filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
-	}
-	return config.MTLS{Enabled: true, CertFile: file("cert.pem", "CERTIFICATE", der), KeyFile: file("key.pem", "PRIVATE KEY", pkcs8), CAFile: file("ca.pem", "CERTIFICATE", a.cert.Raw)}
-}
-
-func (m material) config(t *testing.T) *tls.Config {
-	t.Helper()
-	pair, err := tls.LoadX509KeyPair(m.CertFile, m.KeyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The server's name is its SPIFFE ID, which crypto/tls cannot check; that it is ours is not what these tests are about.
-	return &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS13}
-}
-
-type material config.MTLS
-
-func TestTheCertificateSaysWhoCalls(t *testing.T) {
-	ca := newAuthority(t)
-	contact := material(ca.issue(t, "/contact-service")).config(t)
-	l := start(t, func(c *config.Config) {
-		c.ServiceMesh.TrustXFCC, c.MTLS = false, ca.issue(t, "/payment-service")
-		c.ExternalServices.ContactService.SPIFFEID = "spiffe://jia.app/contact-service"
-	}, credentials.NewTLS(contact))
-	call := func(m config.MTLS, pairs ...string) error {
-		settings := material(m).config(t)
-		ctx := metadata.AppendToOutgoingContext(t.Context(), append(pairs, "authorization", "Bearer "+l.token("ann"), "idempotency-key", "k")...)
-		_, err := paymentv1.NewPaymentServiceClient(l.dial(credentials.NewTLS(settings))).CreatePayment(ctx, order("order-1"))
-		return err
-	}
-	if err := call(ca.issue(t, "/api-gateway")); err != nil {
-		t.Errorf("an allowed caller: %v", err)
-	}
-	if err := call(ca.issue(t, "/other")); status.Code(err) != codes.PermissionDenied {
-		t.Errorf("another caller: %v", err)
-	}
-	if err := call(ca.issue(t, "/other"), "x-forwarded-client-cert", gateway); status.Code(err) != codes.Unauthenticated {
-		t.Errorf("a forged XFCC: %v", err)
-	}
-	if err := call(newAuthority(t).issue(t, "/api-gateway")); status.Code(err) != codes.Unavailable {
-		t.Errorf("a caller of another authority: %v", err)
-	}
-	_, err := l.client().CreatePayment(l.as("ann", "k"), order("order-1"))
-	if status.Code(err) != codes.Unavailable {
-		t.Errorf("a caller in plaintext: %v", err)
-	}
-}
-
-func TestASessionIsNotResumedSoThatEachCertificateIsVerified(t *testing.T) {
-	ca := newAuthority(t)
-	l := start(t, func(c *config.Config) {
-		c.ServiceMesh.TrustXFCC, c.MTLS = false, ca.issue(t, "/payment-service")
-		c.ExternalServices.ContactService.SPIFFEID = "spiffe://jia.app/contact-service"
-	}, insecure.NewCredentials())
-	settings := material(ca.issue(t, "/api-gateway")).config(t)
-	settings.ClientSessionCache, settings.ServerName = tls.NewLRUClientSessionCache(4), "payment-service"
-	for range 2 {
-		conn, err := tls.Dial("tcp", l.server.GRPCAddress(), settings)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-		if _, err := conn.Read(make([]byte, 1)); err != nil { // tickets come with the first bytes
-			t.Fatal(err)
-		}
-		if conn.ConnectionState().DidResume {
-			t.Error("the server resumed a session")
-		}
-		_ = conn.Close()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -32,12 +33,14 @@ type Options struct {
 	CircuitBreaker config.CircuitBreaker
 	// Source is the process's identity. nil, connections are in plaintext: to the sidecar on loopback, or in development.
 	Source mtls.Source
+	// Resolver asks DNS; nil, it is the system's. Package dnstest has the other end for tests.
+	Resolver *net.Resolver
 	// Registerer takes the metrics of calls, circuit breakers and health.
 	Registerer prometheus.Registerer
 	Log        *slog.Logger
 	// Dial are more options of each connection, as tracing has them.
 	Dial []grpc.DialOption
-	// Interval is how often each service is asked how it is; zero, every 10 seconds.
+	// Interval is how often each service is asked how it is, and DNS where it is; zero, every 10 seconds.
 	Interval time.Duration
 }
 
@@ -52,7 +55,7 @@ type Manager struct {
 // New makes the connections. It waits for no service: the first call connects.
 func New(o Options) (*Manager, error) {
 	connections, err := pool.New(pool.Options{
-		Source: o.Source, Discovery: discovery.New(o.Discovery, discovery.Options{Log: o.Log}), CircuitBreaker: o.CircuitBreaker,
+		Source: o.Source, Discovery: discovery.New(o.Discovery, discovery.Options{Resolver: o.Resolver, Interval: o.Interval, Log: o.Log}), CircuitBreaker: o.CircuitBreaker,
 		Registerer: o.Registerer, Log: o.Log, Dial: o.Dial,
 	})
 	if err != nil {

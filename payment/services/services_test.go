@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -260,7 +261,8 @@ func TestAServiceThatIsNotUsedHasNoClient(t *testing.T) {
 
 func TestWhatCannotBeConnectedIsRefusedAtTheStart(t *testing.T) {
 	for want, change := range map[string]func(*Options){
-		`the address "nowhere": want host:port`: func(o *Options) { o.Services.ContactService.Address = "nowhere" },
+		`the address "nowhere": want host:port`:       func(o *Options) { o.Services.ContactService.Address = "nowhere" },
+		"the timeout_seconds of contact-service is 0": func(o *Options) { o.Services.ContactService.TimeoutSeconds = 0 },
 		"contact-service is connected with other settings": func(o *Options) {
 			o.Services.FamilyService.Address, o.Services.FamilyService.Name = "127.0.0.1:2", "contact-service"
 		},
@@ -401,7 +403,7 @@ func TestAServiceThatAnswersAndDoesNotSayMoreIsLeftAloneUntilCallsFail(t *testin
 func TestThePageTellsOfServicesAndTheSidecar(t *testing.T) {
 	l := start(t, true, func(o *Options) { o.Discovery.EnvoyAddress = "127.0.0.1:1" })
 	answer := httptest.NewRecorder()
-	l.ServeHTTP(answer, httptest.NewRequest("GET", "/health/services", nil))
+	l.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/health/services", nil))
 	var page struct {
 		Healthy  bool
 		Services map[string]Health

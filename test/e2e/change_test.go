@@ -56,13 +56,21 @@ spec:
 
 var _ = Describe("a mesh that changes while a client pays", Ordered, func() {
 	var client *load.Load
+	var began time.Time
 
 	BeforeAll(func() {
+		shortLived("msvc", "payments", "payment-service", `"1m"`)
+		shortLived("msvc", "people", "contact-service", `"1m"`)
+		DeferCleanup(func() {
+			shortLived("msvc", "payments", "payment-service", "null")
+			shortLived("msvc", "people", "contact-service", "null")
+		})
 		apply(auditor + pod("auditor", "auditor") + audit)
 		DeferCleanup(func() {
 			kubectl("delete", "-n", "payments", "msvc/"+audited, "sid/auditor", "pod/auditor", "serviceaccount/auditor", "--ignore-not-found", "--now")
 			restoreContact()
 		})
+		began = time.Now()
 		client = load.Start(load.Options{
 			Address: customer.gateway, Host: hostname, Roots: customer.roots, Token: key("token"), Rate: rate, Timeout: callTimeout,
 		})
@@ -82,6 +90,21 @@ var _ = Describe("a mesh that changes while a client pays", Ordered, func() {
 		ready("msvc", "payments", audited)
 		Expect(without(runs(), "payments", audited)).To(Equal(before))
 		Expect(asAuditor()).To(ContainSubstring("NotFound"), "who is let in is told that there is no such payment")
+	})
+
+	It("lets a caller in and out again at its sidecar, and restarts nobody", func() {
+		before := runs()
+		asImpostor := func() string {
+			return probe("payments", "impostor", "call", contactAddress, "contact.v1.ContactService/GetUserInfo", aUser)
+		}
+		Expect(asImpostor()).To(ContainSubstring("PermissionDenied"))
+		patchContact("/spec/allow/-", `{"name": "guest", "from": {"spiffeID": "spiffe://jia.app/ns/payments/sa/impostor"}, "methods": ["contact.v1.ContactService/GetUserInfo"]}`)
+		Eventually(asImpostor).Should(ContainSubstring("OK"))
+		kubectl("patch", "msvc", "-n", "people", "contact-service", "--type=json", "-p", `[{"op": "remove", "path": "/spec/allow/2"}]`)
+		revoked := time.Now()
+		Eventually(asImpostor).WithTimeout(10 * time.Second).Should(ContainSubstring("PermissionDenied"))
+		AddReportEntry("from a revoked allow to its refusal, at a sidecar", time.Since(revoked).Round(10*time.Millisecond).String())
+		Expect(runs()).To(Equal(before))
 	})
 
 	It("takes a new dependency of the contact service, and rolls that alone", func() {
@@ -145,6 +168,11 @@ var _ = Describe("a mesh that changes while a client pays", Ordered, func() {
 		Eventually(held).Should(Equal(before), "each proxy has moved to the other replica, which has the same versions")
 	})
 
+	It("does without SPIRE's agent while that is replaced", func() {
+		kubectl("rollout", "restart", "-n", "spire-system", "daemonset/spire-agent")
+		kubectl("rollout", "status", "-n", "spire-system", "daemonset/spire-agent", "--timeout=90s")
+	})
+
 	It("has two managers that serve, of which one writes", func() {
 		writes := map[string]float64{}
 		Eventually(func(g Gomega) {
@@ -181,6 +209,7 @@ var _ = Describe("a mesh that changes while a client pays", Ordered, func() {
 					StopTrying("the application was started, and its proxy has no config").Now()
 				}
 			}
+			g.Expect(podsOf("people", "family-service")).To(ConsistOf(Satisfy(proxyWaits)))
 			if denied == 0 && strings.Contains(asAuditor(), "PermissionDenied") {
 				denied = time.Since(revoked)
 			}
@@ -194,6 +223,17 @@ var _ = Describe("a mesh that changes while a client pays", Ordered, func() {
 		ready("msvc", "people", "family-service")
 		AddReportEntry("from the manager's return to the pod's readiness", time.Since(back).Round(100*time.Millisecond).String())
 		kubectl("wait", "--for=condition=Ready", "meshservices,meshgateways", "--all", "-A", "--timeout=90s")
+	})
+
+	It("shows certificates that were made meanwhile", func() {
+		for _, of := range []struct{ namespace, name string }{{"payments", "payment-service"}, {"people", "contact-service"}} {
+			shown, err := tool(own("probe"), "", "certificate", portForward(of.namespace, "deployment/"+of.name, "15443"))
+			Expect(err).NotTo(HaveOccurred())
+			var certificate struct{ NotBefore, NotAfter time.Time }
+			Expect(json.Unmarshal([]byte(shown), &certificate)).To(Succeed())
+			Expect(certificate.NotBefore).To(BeTemporally(">", began), of.name)
+			Expect(certificate.NotAfter).To(BeTemporally("<", time.Now().Add(2*time.Minute)), of.name)
+		}
 	})
 
 	It("fails none of the calls", func() {
@@ -228,6 +268,13 @@ func restoreContact() {
 	kubectl("patch", "msvc", "-n", "people", "contact-service", "--type=merge", "-p",
 		`{"spec": {"dependsOn": null, "workload": {"replicas": 1}, "allow": [{"name": "payments", "from": {"service": {"name": "payment-service", "namespace": "payments"}}, "methods": ["contact.v1.ContactService/GetUserInfo"]}]}}`)
 	ready("msvc", "people", "contact-service")
+}
+
+// shortLived has a service's certificates last so long, which is JSON, and be replaced after half of that.
+func shortLived(kind, namespace, name, ttl string) {
+	GinkgoHelper()
+	kubectl("patch", kind, "-n", namespace, name, "--type=merge", "-p", `{"spec": {"identity": {"x509SVIDTTL": `+ttl+`}}}`)
+	ready(kind, namespace, name)
 }
 
 func scaleManager(replicas int) {

@@ -175,6 +175,16 @@ func application(pod corev1.Pod) corev1.ContainerStatus {
 	return corev1.ContainerStatus{}
 }
 
+// proxyWaits reports whether a pod's proxy runs, and is not through its startup probe.
+func proxyWaits(pod corev1.Pod) bool {
+	for _, status := range pod.Status.InitContainerStatuses {
+		if status.Name == "proxy" {
+			return status.State.Running != nil && status.Started != nil && !*status.Started && status.RestartCount == 0
+		}
+	}
+	return false
+}
+
 // runs are the containers of all pods of the mesh, by namespace, object and pod: which one runs, and how often it was
 // restarted. Whatever restarts changes it.
 func runs() map[string]string {

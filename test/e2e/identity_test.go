@@ -172,12 +172,13 @@ var _ = Describe("a SPIRE server that is away", Ordered, func() {
 	})
 
 	It("keeps a new pod waiting, and its application from starting", func() {
-		Eventually(func() []corev1.Pod { return podsOf("people", late) }).Should(HaveLen(1))
+		Eventually(func() []corev1.Pod { return podsOf("people", late) }).Should(ConsistOf(Satisfy(proxyWaits)))
 		Consistently(func(g Gomega) {
 			for _, pod := range podsOf("people", late) {
 				g.Expect(application(pod).State.Running).To(BeNil(), "the application runs without an identity")
 			}
 		}).WithTimeout(max(time.Second, 20*time.Second-time.Since(created))).WithPolling(time.Second).Should(Succeed())
+		Expect(podsOf("people", late)).To(ConsistOf(Satisfy(proxyWaits)))
 		Expect(condition("msvc", "people", late, "Ready")).NotTo(HavePrefix("True"))
 	})
 

@@ -133,6 +133,36 @@ var _ = Describe("a pod of the payment service that is deleted", func() {
 	})
 })
 
+var _ = Describe("a payment service that speaks mTLS itself, by one field", Ordered, func() {
+	dataPlane := func(name string) {
+		kubectl("patch", "msvc", "-n", "payments", "payment-service", "--type=merge", "-p", `{"spec": {"dataPlane": "`+name+`"}}`)
+		ready("msvc", "payments", "payment-service")
+	}
+	BeforeAll(func() {
+		Expect(customer.pay("token", "order-sidecar", 1050).Status).To(Equal(http.StatusOK))
+		began := time.Now()
+		dataPlane("Library")
+		AddReportEntry("from Sidecar to Library, Ready", time.Since(began).Round(100*time.Millisecond).String())
+		DeferCleanup(dataPlane, "Sidecar")
+	})
+
+	It("has no proxy, the same certificate, and the same payments", func() {
+		pods := podsOf("payments", "payment-service")
+		Expect(pods).To(HaveLen(1))
+		Expect(pods[0].Spec.InitContainers).To(BeEmpty())
+		Expect(pods[0].Spec.Containers).To(HaveLen(1))
+		Expect(customer.pay("token", "order-sidecar", 1050)).To(And(HaveField("Status", http.StatusOK), HaveField("Replayed", true)))
+		Expect(customer.pay("token", "order-library", 1050).Status).To(Equal(http.StatusOK))
+		shown, err := tool(own("probe"), "", "certificate", portForward("payments", "deployment/payment-service", "15443"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(shown).To(ContainSubstring(`"spiffeID":"spiffe://jia.app/payment-service"`))
+	})
+
+	It("refuses by itself who has no certificate", func() {
+		Expect(probe("edge", "nobody", "call", "--anonymous", paymentAddress, "payment.v1.PaymentService/GetPayment", "{}")).To(ContainSubstring("Unavailable"))
+	})
+})
+
 var denied = regexp.MustCompile(`(?m)^envoy_http_rbac_denied\{[^}]*inbound[^}]*\} (\d+)$`)
 
 // denials are how many calls the contact service's proxy has refused.

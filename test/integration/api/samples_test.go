@@ -60,7 +60,7 @@ var _ = Describe("config/crd", func() {
 // built are the objects of a kustomization.
 func built(folder string) []*unstructured.Unstructured {
 	GinkgoHelper()
-	command := exec.Command(lab.Binary(GinkgoTB(), "kustomize"), "build", filepath.Join("../../..", folder)) //nolint:gosec,noctx // a pinned tool, which only prints
+	command := exec.Command(lab.Binary(GinkgoTB(), "kustomize"), "build", filepath.Join("../../..", folder))
 	command.Stderr = os.Stderr
 	out, err := command.Output()
 	Expect(err).NotTo(HaveOccurred())

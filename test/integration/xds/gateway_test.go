@@ -38,8 +38,14 @@ func TestAPaymentCrossesTheGatewayAndTwoSidecars(t *testing.T) {
 	if err := json.Unmarshal([]byte(paid.body), &answer); err != nil || paid.status != 200 || answer.Payment.AmountDisplay != "10.50 EUR" {
 		t.Fatalf("got %d %s (%v)", paid.status, paid.body, err)
 	}
-	if again := d.call(t, "POST", paymentsURL, order("order-1", "user_1"), d.token(t, nil), "Idempotency-Key: k1"); again.body != paid.body {
-		t.Errorf("the same key again: %d %s", again.status, again.body)
+	if again := d.call(t, "POST", paymentsURL, order("order-1", "user_1"), d.token(t, nil), "Idempotency-Key: k1"); again.body != paid.body || again.header.Get("idempotent-replayed") != "true" || paid.header.Get("idempotent-replayed") != "" {
+		t.Errorf("the same key again: %d %s, with the headers %v", again.status, again.body, again.header)
+	}
+	for _, replayed := range []string{"", "true"} { // a refusal that is remembered is marked, too
+		refused := d.call(t, "POST", paymentsURL, order("order-1", "user_1"), d.token(t, nil), "Idempotency-Key: k-other")
+		if refused.status != 409 || !strings.Contains(refused.body, "MERCHANT_REFERENCE_EXISTS") || refused.header.Get("idempotent-replayed") != replayed {
+			t.Errorf("a payment that is there, by another key: %d %s, with the headers %v", refused.status, refused.body, refused.header)
+		}
 	}
 	if found := d.call(t, "GET", paymentsURL+"/"+answer.Payment.PaymentID, "", d.token(t, nil)); found.body != paid.body {
 		t.Errorf("asked for: %d %s, want %s", found.status, found.body, paid.body)
