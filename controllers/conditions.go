@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -55,7 +56,8 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 	switch {
 	case o.state.Err != nil:
 		condition.Reason = meshv1alpha1.ReasonSPIREUnavailable
-		condition.Message = "the SPIRE server does not answer; its entries stay as they are, and this is retried automatically: " + o.state.Err.Error()
+		condition.Message = "the SPIRE server does not answer; its entries stay as they are, pods that have the identity keep it for another " + object.Status.OutageBudget +
+			" at least from " + o.state.Since.UTC().Format(time.RFC3339) + " on, and this is retried automatically: " + o.state.Err.Error()
 	case !o.decided:
 		condition.Reason, condition.Message = meshv1alpha1.ReasonSyncing, "the manager is reading what the SPIRE server holds"
 	case o.refused():

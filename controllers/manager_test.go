@@ -16,6 +16,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/jia-app/paymesh/controllers"
+	"github.com/jia-app/paymesh/internal/spire"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/test/lab"
@@ -23,6 +24,19 @@ import (
 
 // shortGrace is the grace time of managers that run by themselves.
 const shortGrace = 2 * time.Second
+
+// faulty is a client of a SPIRE server, and what comes between at its writes.
+type faulty struct {
+	*spireclient.Client
+	apply func(ctx context.Context, plan spire.Plan) ([]spireclient.Result, error)
+}
+
+func (f *faulty) Apply(ctx context.Context, plan spire.Plan) ([]spireclient.Result, error) {
+	if f.apply == nil {
+		return f.Client.Apply(ctx, plan)
+	}
+	return f.apply(ctx, plan)
+}
 
 // manager is one that runs by itself, with everything about identities in it.
 type manager struct {
@@ -34,15 +48,15 @@ type manager struct {
 }
 
 // startManager starts a manager, as cmd/manager does, which ends with the spec.
-func startManager(config *rest.Config, server *lab.SPIREServer) *manager {
+func startManager(config *rest.Config, server *lab.SPIREServer, faults ...func(*faulty)) *manager {
 	GinkgoHelper()
-	m := tryManager(config, server)
+	m := tryManager(config, server, faults...)
 	DeferCleanup(func() { Expect(m.stop()).To(Succeed()) })
 	return m
 }
 
 // tryManager starts one that may end by itself.
-func tryManager(config *rest.Config, server *lab.SPIREServer) *manager {
+func tryManager(config *rest.Config, server *lab.SPIREServer, faults ...func(*faulty)) *manager {
 	GinkgoHelper()
 	ctx, cancel := context.WithCancel(context.Background())
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
@@ -53,7 +67,11 @@ func tryManager(config *rest.Config, server *lab.SPIREServer) *manager {
 	Expect(err).NotTo(HaveOccurred())
 	api, err := spireclient.NewUnix(server.Socket, nil)
 	Expect(err).NotTo(HaveOccurred())
-	m := &manager{operator: namespace(""), entries: registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})}
+	between := &faulty{Client: api}
+	for _, fault := range faults {
+		fault(between)
+	}
+	m := &manager{operator: namespace(""), entries: registry.New(between, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})}
 	Expect(mgr.Add(api)).To(Succeed())
 	Expect(mgr.Add(m.entries)).To(Succeed())
 	Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer())).To(Succeed())
@@ -66,7 +84,8 @@ func tryManager(config *rest.Config, server *lab.SPIREServer) *manager {
 	Expect((&controllers.ServiceIdentityReconciler{
 		Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Brake: m.brake, Witness: witness,
 		Adopting: &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
-		Events:   mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
+		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour,
+		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
 	}).SetupWithManager(mgr)).To(Succeed())
 	Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr)).To(Succeed())
 	ended := make(chan error, 1)

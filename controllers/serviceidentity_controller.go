@@ -51,6 +51,10 @@ type ServiceIdentityReconciler struct {
 	// Witness knows which identities were there, for when one is gone without having been finalized.
 	Witness *Witness
 	Events  events.EventRecorder
+	// Census counts entries by what is true of them.
+	Census *Census
+	// DefaultTTL is how long X.509 SVIDs live whose identity does not say so: default_x509_svid_ttl of the SPIRE server.
+	DefaultTTL time.Duration
 	// RetryInterval is how long to wait before an entry that SPIRE refused, or that somebody else's stands in the way
 	// of, is tried again: nothing tells when that ends.
 	RetryInterval time.Duration
@@ -93,8 +97,11 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 	if outcome.decided {
 		object.Status.Entries = outcome.count()
 	}
+	object.Status.OutageBudget = r.outageBudget(object).String()
 	setAccepted(object, problems)
 	setRegistered(object, accepted, outcome)
+	object.Status.WaitingPods = waitingPods(object, objects.Pods, outcome)
+	r.Census.count(identityOwner(req.NamespacedName), outcome)
 	setReady(&object.Status.Conditions, object.Generation, meshv1alpha1.ConditionAccepted, meshv1alpha1.ConditionRegistered)
 	return r.result(outcome), nil
 }
@@ -155,6 +162,7 @@ func (r *ServiceIdentityReconciler) forget(owner spire.Owner) {
 	r.Adopting.Forget(owner)
 	r.Brake.Forget(owner)
 	r.Witness.Forget(owner)
+	r.Census.forget(owner)
 }
 
 // ensureFinalizer sees to it that the object cannot go before its entries, ahead of the first of them.

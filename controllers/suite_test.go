@@ -113,7 +113,8 @@ func newRig() *rig {
 	r.brakes = &controllers.BrakeReconciler{Client: r.cached, Brake: brake, Events: r.events}
 	r.identities = &controllers.ServiceIdentityReconciler{
 		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Brake: brake, Witness: witness,
-		Adopting: &controllers.Surplus{Grace: grace, Clock: r.clock}, Events: r.events, RetryInterval: retry,
+		Adopting: &controllers.Surplus{Grace: grace, Clock: r.clock},
+		Census:   controllers.NewCensus(r.metrics, surplus), DefaultTTL: time.Hour, Events: r.events, RetryInterval: retry,
 	}
 	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness}
 	ended := make(chan error, 3)

@@ -61,6 +61,8 @@ const (
 	ReasonAdopting = "Adopting"
 	// ReasonNodeUnknown (Unknown): pods are bound to a node that the API server does not show. No entry is removed meanwhile.
 	ReasonNodeUnknown = "NodeUnknown"
+	// ReasonUnscheduled is, in status.waitingPods, that pods are bound to no node yet. It is no condition's.
+	ReasonUnscheduled = "Unscheduled"
 	// ReasonSPIREUnavailable (Unknown): the SPIRE server could not be reached, or did not answer. Entries stay as they are.
 	ReasonSPIREUnavailable = "SPIREUnavailable"
 	// ReasonSyncing (Unknown): the manager has not yet read through what the SPIRE server holds.

@@ -86,12 +86,47 @@ type ServiceIdentityStatus struct {
 	// +optional
 	Entries *EntryCount `json:"entries,omitempty"`
 
+	// waitingPods are the pods of the identity that do not have it, by why: the reason of the condition Registered where SPIRE
+	// does not hold what they need; NodeUnknown where the API server does not show their node; Unscheduled where they are
+	// bound to none yet.
+	// +optional
+	// +listType=map
+	// +listMapKey=reason
+	// +kubebuilder:validation:MaxItems=8
+	WaitingPods []WaitingPods `json:"waitingPods,omitempty"`
+
+	// outageBudget is how long a pod that has its X.509 SVID keeps a valid one, at least, when the SPIRE server goes away:
+	// half of the SVID's lifetime, since agents renew it at that age. An example is 30m0s.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	OutageBudget string `json:"outageBudget,omitempty"`
+
 	// conditions are Accepted, Registered and Ready.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=8
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// WaitingPods are pods that wait for the same thing.
+type WaitingPods struct {
+	// reason is what they wait for. At most 64 characters.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason"`
+
+	// count is how many they are.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Count int32 `json:"count"`
+
+	// names are those of the first ten of them, in alphabetical order.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:items:MaxLength=253
+	Names []string `json:"names,omitempty"`
 }
 
 // EntryCount counts the registration entries of an identity.

@@ -156,7 +156,8 @@ func build(b *testing.B, size int) *world {
 			Count: controllers.DefaultBrakeCount, Share: controllers.DefaultBrakeShare, Total: w.registry.Count, Surplus: surplus, Clock: clock.RealClock{},
 		}),
 		Adopting: &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}},
-		Surplus:  surplus, Witness: controllers.NewWitness(nil), RetryInterval: time.Hour,
+		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour,
+		Surplus: surplus, Witness: controllers.NewWitness(nil), RetryInterval: time.Hour,
 	}
 	var running sync.WaitGroup
 	for _, start := range []func(context.Context) error{reader.Start, w.registry.Start, api.Start} {

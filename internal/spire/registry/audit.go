@@ -187,6 +187,9 @@ func (r *Registry) look(ctx context.Context, ids []string) error {
 		}
 		if !doubtful { // else it was our own write that did it
 			r.options.Logger.Info("an entry in the SPIRE server is not as it was left: its owner looks again", "entry", id, "drift", drift)
+			r.mu.Lock()
+			r.drifted[id] = true
+			r.mu.Unlock()
 			r.metrics.drift.WithLabelValues(string(drift)).Inc()
 		}
 		r.tell(r.owner(id))

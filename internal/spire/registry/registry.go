@@ -82,6 +82,8 @@ type Registry struct {
 	passes    uint64
 	state     State
 	listeners []listener
+	// drifted are the entries that were found otherwise than they were left, and have not been written since.
+	drifted map[string]bool
 	// logged is, of a dry run, what was last said to be written of each entry.
 	logged map[string]string
 }
@@ -101,7 +103,7 @@ func New(api EntryAPI, cluster mesh.ClusterID, options Options) *Registry {
 	}
 	r := &Registry{
 		api: api, cluster: cluster, options: options, poke: make(chan struct{}, 1),
-		logged: map[string]string{}, memory: newMemory(), writes: newWrites(), state: State{Since: options.Clock.Now()},
+		logged: map[string]string{}, drifted: map[string]bool{}, memory: newMemory(), writes: newWrites(), state: State{Since: options.Clock.Now()},
 	}
 	r.metrics = newMetrics(options.Registerer, r.Count, r.State)
 	return r
@@ -282,6 +284,10 @@ func (r *Registry) end(ids []string, sent spire.Plan, results []client.Result) [
 	var gone []spire.Owner
 	for _, result := range results {
 		delete(unanswered, result.ID)
+		if result.Code == codes.OK && r.drifted[result.ID] {
+			delete(r.drifted, result.ID)
+			r.metrics.repaired.Inc()
+		}
 		switch {
 		case result.Code == codes.OK && result.Op == client.OpDelete:
 			r.memory.remove(result.ID)
@@ -291,6 +297,7 @@ func (r *Registry) end(ids []string, sent spire.Plan, results []client.Result) [
 			// The owner's next look finds it missing, and makes it.
 			r.memory.remove(result.ID)
 			gone = append(gone, r.owner(result.ID))
+			r.drifted[result.ID] = true
 			r.metrics.drift.WithLabelValues(string(driftMissing)).Inc()
 		}
 	}

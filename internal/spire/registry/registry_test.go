@@ -437,10 +437,13 @@ func TestMetricsCountEntriesAndDrift(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		metrics := prometheus.NewPedanticRegistry()
 		f := newFake(entry("a", "1"), entry("a", "2"), foreign("x"))
-		start(t, f, registry.Options{Registerer: metrics})
+		r, _ := start(t, f, registry.Options{Registerer: metrics})
 		f.by(func() { f.delete("pm1.main.ns.a.1") })
 		pass(interval)
 		want := `
+# HELP paymesh_spire_drift_repaired_total Entries that were found missing, changed or unexpected, and have been put right.
+# TYPE paymesh_spire_drift_repaired_total counter
+paymesh_spire_drift_repaired_total 0
 # HELP paymesh_spire_drift_total Entries of this cluster in the SPIRE server that were found missing, changed or unexpected.
 # TYPE paymesh_spire_drift_total counter
 paymesh_spire_drift_total{kind="changed"} 0
@@ -453,7 +456,15 @@ paymesh_spire_entries 1
 # TYPE paymesh_spire_up gauge
 paymesh_spire_up 1
 `
-		if err := testutil.GatherAndCompare(metrics, strings.NewReader(want), "paymesh_spire_drift_total", "paymesh_spire_entries", "paymesh_spire_up"); err != nil {
+		if err := testutil.GatherAndCompare(metrics, strings.NewReader(want), "paymesh_spire_drift_repaired_total", "paymesh_spire_drift_total", "paymesh_spire_entries", "paymesh_spire_up"); err != nil {
+			t.Error(err)
+		}
+		for range 2 { // the second time it is no repair any more
+			_, _ = r.Apply(t.Context(), spire.Plan{Create: []spire.Entry{entry("a", "1")}})
+			_, _ = r.Apply(t.Context(), spire.Plan{Update: []spire.Entry{with(entry("a", "1"), "x")}})
+		}
+		want = strings.Replace(want[:strings.Index(want, "# HELP paymesh_spire_drift_total")], "repaired_total 0", "repaired_total 1", 1)
+		if err := testutil.GatherAndCompare(metrics, strings.NewReader(want), "paymesh_spire_drift_repaired_total"); err != nil {
 			t.Error(err)
 		}
 	})
