@@ -44,9 +44,9 @@ func (r *BrakeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 		r.Events.Eventf(namespace, nil, corev1.EventTypeNormal, "DeletionsReleased", actionDelete, "the %d entries that nobody needs any more, and whose deletion was held back since %s, go now", held, trip)
 		return ctrl.Result{}, nil
 	}
-	switch {
-	case trip == r.told:
-	case trip == "":
+	switch trip {
+	case r.told:
+	case "":
 		r.Events.Eventf(namespace, nil, corev1.EventTypeNormal, "DeletionsResumed", actionDelete, "every entry whose deletion was held back is needed again")
 	default:
 		r.Events.Eventf(namespace, nil, corev1.EventTypeWarning, meshv1alpha1.ReasonDeletionsHeld, actionDelete,
