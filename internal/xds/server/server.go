@@ -52,6 +52,7 @@ type Server struct {
 	metrics         metrics
 	limits          *limits
 	clusterPatience time.Duration
+	unboundPatience time.Duration
 
 	mu sync.Mutex
 	// listener is nil before Start; stopping says that no stream is accepted any more.
@@ -91,7 +92,7 @@ type NACK struct {
 // New makes a server that listens once it is started. Set and SetEndpoints may be called before.
 func New(o Options) *Server {
 	return &Server{
-		options: o, metrics: newMetrics(o.Registerer, o.Log), limits: newLimits(), clusterPatience: clusterPatience,
+		options: o, metrics: newMetrics(o.Registerer, o.Log), limits: newLimits(), clusterPatience: clusterPatience, unboundPatience: unboundPatience,
 		configs: map[mesh.ProxyKey]*objectConfig{}, endpoints: addresses{}, users: map[mesh.EndpointKey]map[mesh.ProxyKey]struct{}{},
 		streams: map[*stream]struct{}{}, byKey: streamIndex{}, pending: map[mesh.ProxyKey]struct{}{},
 	}
@@ -192,7 +193,7 @@ func (s *Server) open(ctx context.Context) (*stream, error) {
 	st := &stream{server: s, peer: p.id, remote: p.address, subscriptions: map[string]*subscription{}}
 	// A stream ends with the certificate that it was opened with.
 	st.ctx, st.cancel = context.WithDeadline(ctx, p.notAfter)
-	if !s.limits.take(p.id) {
+	if st.allowance = s.limits.take(p.id); st.allowance == nil {
 		st.cancel()
 		return nil, st.refuse(reasonStreams, codes.ResourceExhausted, "too many streams of this SPIFFE ID")
 	}
@@ -204,6 +205,7 @@ func (s *Server) open(ctx context.Context) (*stream, error) {
 		s.number++
 		st.number = s.number
 		s.streams[st] = struct{}{}
+		st.awaitObject()
 	})
 	if err != nil {
 		st.cancel()
@@ -218,8 +220,10 @@ var errStopping = status.Error(codes.Unavailable, "xDS: this replica of the mana
 // close forgets a stream, and says what its peer is told: why the server ended it, or else how its handler did.
 func (s *Server) close(st *stream, err error) error {
 	st.cancel()
-	s.limits.give(st.peer)
 	s.locked(func() {
+		for _, of := range st.subscriptions {
+			s.limits.charge(st.allowance, -of.cost)
+		}
 		if st.patience != nil {
 			st.patience.Stop()
 		}
@@ -228,10 +232,13 @@ func (s *Server) close(st *stream, err error) error {
 			s.byKey.remove(st.key, st)
 		}
 		st.bind(false)
+		st.unbound.Stop()
+		st.leave()
 		if st.ended != nil {
 			err = st.ended
 		}
 	})
+	s.limits.give(st.peer)
 	return err
 }
 

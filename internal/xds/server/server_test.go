@@ -317,9 +317,19 @@ func TestWhatWouldHangAProxyIsRefused(t *testing.T) {
 		"endpoints that nobody answers for": {func(r *xds.Resources) { r.Endpoints = nil }, "jia.app", `"a@1"`},
 		"routes that nobody answers for":    {func(r *xds.Resources) { r.Routes = nil }, "jia.app", `"in-routes"`},
 		"a name twice":                      {func(r *xds.Resources) { r.Clusters = append(r.Clusters, r.Clusters[0]) }, "jia.app", "twice"},
-		"no name":                           {func(r *xds.Resources) { r.Routes[0].Name = "" }, "jia.app", "no name"},
-		"a value out of bounds":             {func(r *xds.Resources) { r.Clusters[0].ConnectTimeout = durationpb.New(-1) }, "jia.app", "ConnectTimeout"},
-		"another trust domain":              {func(*xds.Resources) {}, "other.test", "trust domain"},
+		"more than a request can name": {func(r *xds.Resources) {
+			for name := range names(maxNames, 8) {
+				r.Routes = append(r.Routes, newRoutes(name, "a.test"))
+			}
+		}, "jia.app", "2001 resources"},
+		"longer names than a request has room for": {func(r *xds.Resources) {
+			for name := range names(500, 200) {
+				r.Routes = append(r.Routes, newRoutes(name, "a.test"))
+			}
+		}, "jia.app", "bytes"},
+		"no name":               {func(r *xds.Resources) { r.Routes[0].Name = "" }, "jia.app", "no name"},
+		"a value out of bounds": {func(r *xds.Resources) { r.Clusters[0].ConnectTimeout = durationpb.New(-1) }, "jia.app", "ConnectTimeout"},
+		"another trust domain":  {func(*xds.Resources) {}, "other.test", "trust domain"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := New(Options{Cluster: mesh.ClusterID{TrustDomain: ca.td, Name: "test"}, Log: discard})
@@ -393,13 +403,13 @@ func TestOneIdentityCannotOpenStreamsWithoutEnd(t *testing.T) {
 	l := newLimits()
 	a := newAuthority(t, "jia.app")
 	taken := 0
-	for l.take(a.id("/wild")) {
+	for l.take(a.id("/wild")) != nil {
 		taken++
 	}
 	if taken < streamBurst || taken > maxStreams {
 		t.Errorf("%d streams", taken)
 	}
-	if !l.take(a.id("/other")) {
+	if l.take(a.id("/other")) == nil {
 		t.Error("another identity is refused with it")
 	}
 	l.give(a.id("/other"))
