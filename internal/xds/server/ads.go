@@ -69,9 +69,13 @@ func (st *stream) OnStreamDeltaRequest(_ int64, r *discoveryv3.DeltaDiscoveryReq
 			// What it has from another replica, or from before a break, it has accepted.
 			had := r.GetInitialResourceVersions()
 			st.subscriptions[r.GetTypeUrl()] = &subscription{typeURL: r.GetTypeUrl(), held: newHeld(had), greeted: len(had) > 0}
+			st.touched()
 			return
 		}
-		s.held.forget(r.GetResourceNamesUnsubscribe())
+		if len(r.GetResourceNamesUnsubscribe()) > 0 {
+			s.held.forget(r.GetResourceNamesUnsubscribe())
+			st.touched()
+		}
 		for _, name := range r.GetResourceNamesSubscribe() {
 			if s.again == nil {
 				s.again = map[string]bool{}
@@ -140,6 +144,7 @@ func (st *stream) OnStreamRequest(_ int64, r *discoveryv3.DiscoveryRequest) (err
 			for name := range s.held.accepted {
 				if !subscribed[name] {
 					s.held.forget([]string{name})
+					st.touched()
 				}
 			}
 		}

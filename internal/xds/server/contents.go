@@ -158,3 +158,12 @@ func (c contents) wanted() wanted {
 	}
 	return w
 }
+
+// judged are the wanted versions of the types that count. They never change, where those of endpoints do.
+func (w wanted) judged() wanted {
+	of := wanted{}
+	for _, typeURL := range judged {
+		of[typeURL] = w[typeURL]
+	}
+	return of
+}

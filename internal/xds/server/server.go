@@ -69,6 +69,9 @@ type Server struct {
 	// told are the functions that Notify has named, and pending the objects that they are to be told of.
 	told    []func(mesh.ProxyKey)
 	pending map[mesh.ProxyKey]struct{}
+	// journal is what other replicas are told from, pageProxies at a time.
+	journal     journal
+	pageProxies int
 }
 
 // Proxy is a proxy that is connected now.
@@ -95,6 +98,7 @@ func New(o Options) *Server {
 		options: o, metrics: newMetrics(o.Registerer, o.Log), limits: newLimits(), clusterPatience: clusterPatience, unboundPatience: unboundPatience,
 		configs: map[mesh.ProxyKey]*objectConfig{}, endpoints: addresses{}, users: map[mesh.EndpointKey]map[mesh.ProxyKey]struct{}{},
 		streams: map[*stream]struct{}{}, byKey: streamIndex{}, pending: map[mesh.ProxyKey]struct{}{},
+		journal: newJournal(), pageProxies: pageProxies,
 	}
 }
 
@@ -182,7 +186,10 @@ func (s *Server) underLock(f func()) (map[mesh.ProxyKey]struct{}, []func(mesh.Pr
 }
 
 // changed says that what Proxies says of an object may have changed. The lock is held.
-func (s *Server) changed(key mesh.ProxyKey) { s.pending[key] = struct{}{} }
+func (s *Server) changed(key mesh.ProxyKey) {
+	s.pending[key] = struct{}{}
+	s.touched(key)
+}
 
 // open takes in a new stream. It is nobody's until its first request.
 func (s *Server) open(ctx context.Context) (*stream, error) {

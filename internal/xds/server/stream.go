@@ -137,7 +137,11 @@ func (st *stream) request(typeURL, nonce string, detail *rpcstatus.Status) error
 	if s == nil {
 		return nil
 	}
+	rejected := len(s.held.rejected) > 0
 	known, nack, names := s.answered(nonce, detail)
+	if known && (slices.Contains(judged, typeURL) || nack || rejected) { // of endpoints no more is told than what is rejected
+		st.touched()
+	}
 	switch {
 	case !known:
 	case nack:
@@ -179,6 +183,9 @@ func (st *stream) pump() {
 		s := st.subscriptions[typeURL]
 		if s == nil || s.watch == nil || st.waitsForClusters(typeURL) {
 			continue
+		}
+		if s.had != "" {
+			st.touched()
 		}
 		a, ok := s.next(c.contents[typeURL], st.routesMayBeOld(c))
 		if !ok {
@@ -230,6 +237,13 @@ func (st *stream) routesMayBeOld(c *objectConfig) bool {
 		}
 	}
 	return false
+}
+
+// touched says that what the proxy holds has changed, for other replicas. An unbound stream is not told of.
+func (st *stream) touched() {
+	if st.bound {
+		st.server.touched(st.key)
+	}
 }
 
 // review tells when what is reported of the proxy has changed.
