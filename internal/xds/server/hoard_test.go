@@ -63,7 +63,8 @@ func TestNamesDoNotAddUpOverRequestsOrStreams(t *testing.T) {
 	ca := newAuthority(t, "jia.app")
 	r := startReplica(t, ca)
 	r.set(payKey, "/pay", rendered([]string{"contact"}, nil))
-	conn := r.dial(ca.issue("/pay", time.Hour))
+	me := ca.issue("/pay", time.Hour)
+	conn := r.dial(me)
 	open := func() *proxy {
 		p := connect(t, conn, payKey.NodeID("pay-1"), nil)
 		p.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.EndpointType, Node: &corev3.Node{Id: p.node}, ResourceNamesSubscribe: []string{"*"}})
@@ -98,8 +99,11 @@ func TestNamesDoNotAddUpOverRequestsOrStreams(t *testing.T) {
 	}
 	t.Run("on stream after stream", func(t *testing.T) {
 		before := r.refused(reasonNames)
-		for range 400 { // each of them within what a proxy may have
-			p := connect(t, r.dial(ca.issue("/pay", time.Hour)), payKey.NodeID("pay-1"), nil)
+		for i := range 400 { // each of them within what a proxy may have
+			if i%maxConnectionStreams == 0 {
+				conn = r.dial(me)
+			}
+			p := connect(t, conn, payKey.NodeID("pay-1"), nil)
 			p.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.RouteType, Node: &corev3.Node{Id: p.node}, InitialResourceVersions: names(1900, 80)})
 			p.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.ClusterType})
 			select {
@@ -118,6 +122,7 @@ func TestNamesDoNotAddUpOverRequestsOrStreams(t *testing.T) {
 func TestStreamsOfAnUnknownObjectKeepNextToNothing(t *testing.T) {
 	ca := newAuthority(t, "jia.app")
 	r := startReplica(t, ca)
+	r.unboundPatience = time.Hour
 	metadata := &structpb.Struct{Fields: map[string]*structpb.Value{}}
 	for name := range names(6000, 8) {
 		metadata.Fields[name] = structpb.NewStringValue("x")
@@ -129,7 +134,7 @@ func TestStreamsOfAnUnknownObjectKeepNextToNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const streams = 160
+	const streams = 3 * maxEntering
 	me := ca.issue("/wild", time.Hour)
 	before := heapMB()
 	var conn *grpc.ClientConn
