@@ -15,8 +15,9 @@ const (
 	reasonNodeChanged = "node_id_changed"  // on an open stream
 	reasonIdentity    = "identity"         // the object of the node ID has another SPIFFE ID
 	reasonType        = "type"             // secrets, and whatever else is not served
-	reasonNames       = "too_many_names"   // of one type
+	reasonNames       = "too_many_names"   // of one type, or of one SPIFFE ID
 	reasonStreams     = "too_many_streams" // at once or in a row, of one SPIFFE ID
+	reasonUnbound     = "unknown_object"   // waited for too long, or never said whose it is
 	reasonNotOperator = "not_the_operator" // status is for the manager's replicas
 	reasonPanic       = "panic"            // a bug here, which the stream has run into
 )
