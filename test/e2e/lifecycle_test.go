@@ -9,7 +9,6 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	corev1 "k8s.io/api/core/v1"
 )
 
 // peopleService is a MeshService in the namespace people that anybody of the mesh could be.
@@ -38,7 +37,7 @@ var _ = Describe("a MeshService that is deleted", func() {
 		DeferCleanup(func() { kubectl("delete", "msvc", "-n", "people", name, "--ignore-not-found") })
 		ready("msvc", "people", name)
 		Expect(owned(name)).NotTo(BeEmpty())
-		admin := portForward("people", onlyPod("people", name), "8500")
+		admin := portForward("people", onlyPod("people", name).Name, "8500")
 		connected := connectedProxies()
 
 		kubectl("delete", "msvc", "-n", "people", name, "--wait=false")
@@ -82,7 +81,7 @@ var _ = Describe("what somebody changes by hand", func() {
 		}).WithTimeout(20 * time.Second).Should(Succeed())
 		for _, name := range []string{"document-service", "family-service"} {
 			ready("msvc", "people", name)
-			Eventually(func() []corev1.Pod { return podsOf("people", name) }).Should(HaveLen(1))
+			onlyPod("people", name)
 		}
 		Eventually(func() map[string]string {
 			return without(without(runs(), "people", "document-service"), "people", "family-service")
