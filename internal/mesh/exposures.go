@@ -11,18 +11,23 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 )
 
-// candidate is an exposure that its gateway serves, unless an older one has a path of it.
+// candidate is an exposure that its gateway serves, unless somebody else has a path of it.
 type candidate struct {
 	gateway  *gateway
 	service  *service
 	exposure *meshv1alpha1.Exposure
 	route    Route
+	rank     int // among the candidates
+	wants    []want
+	claims   []*claim
+	served   bool
 }
 
-// addExposures makes a Route of each exposure that its gateway admits and no older one stands against, and the service's
-// Rule for the gateway.
+// addExposures makes a Route of each exposure that its gateway admits and that nobody stands against, and the service's Rule
+// for the gateway.
 func (b *builder) addExposures() {
 	var candidates []*candidate
+	of := map[*meshv1alpha1.Exposure]*candidate{}
 	for _, s := range b.services {
 		for i := range s.object.Spec.Expose {
 			exposure := &s.object.Spec.Expose[i]
@@ -30,20 +35,25 @@ func (b *builder) addExposures() {
 				b.unexposed(s, exposure, *refused)
 			} else {
 				candidates = append(candidates, c)
+				of[exposure] = c
 			}
 		}
 	}
 	slices.SortFunc(candidates, func(x, y *candidate) int {
 		return cmp.Or(x.service.object.CreationTimestamp.Compare(y.service.object.CreationTimestamp.Time),
-			compareKeys(x.service.Key, y.service.Key), cmp.Compare(x.exposure.Name, y.exposure.Name))
+			compareKeys(x.service.Key, y.service.Key),
+			-compareBools(x.service.isRecorded(x.exposure), y.service.isRecorded(y.exposure)), cmp.Compare(x.exposure.Name, y.exposure.Name))
 	})
-	taken := claims{}
+	all := newClaims(candidates)
 	for _, c := range candidates {
-		if refused := taken.add(c); refused != nil {
+		if refused := all.settle(c); refused != nil {
 			b.unexposed(c.service, c.exposure, *refused)
 			continue
 		}
 		c.accept()
+	}
+	for _, s := range b.services {
+		b.keepRecords(s, of, all)
 	}
 }
 
@@ -52,6 +62,7 @@ func (c *candidate) accept() {
 	for _, method := range c.route.Methods {
 		methods = append(methods, method.Service+"/"+method.Name)
 	}
+	c.served = true
 	c.gateway.Routes = append(c.gateway.Routes, c.route)
 	c.service.Rules = append(c.service.Rules, Rule{
 		Name: "expose:" + c.route.Name, ID: c.gateway.ID, Caller: Caller{Kind: KindMeshGateway, Key: c.gateway.Key},
@@ -100,6 +111,10 @@ func (b *builder) judge(s *service, exposure *meshv1alpha1.Exposure) (*candidate
 	slices.Sort(c.route.Hostnames)
 	if s.api != nil {
 		c.route.Descriptors = s.api.raw
+	}
+	c.wants = c.route.wants()
+	if refused := tooMany(c.wants); refused != nil {
+		return nil, refused
 	}
 	return c, nil
 }

@@ -33,6 +33,8 @@ type service struct {
 	apiBroken bool
 	// used are the allow rules, by name, that a caller in the Mesh makes use of.
 	used map[string]Caller
+	// recorded is where the service is recorded as being served.
+	recorded map[servedAt]bool
 }
 
 func (b *builder) addServices() {
@@ -58,9 +60,7 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 			return cmp.Compare(x.Name, y.Name)
 		}),
 	}}
-	for i, port := range spec.Ports {
-		s.Ports = append(s.Ports, Port{Name: port.Name, Port: port.Port, MeshPort: FirstMeshPort + int32(i), Protocol: port.Protocol})
-	}
+	s.Ports, s.recorded = allot(spec.Ports, object.Status.Ports), recordedOf(object)
 	p, problem := b.identify(applicant{
 		kind: KindMeshService, key: s.Key, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
 		podLabels: map[string]string{labelApp: s.Key.Name, meshv1alpha1.LabelService: s.Key.Name, labelEndpoint: "true"},
