@@ -49,10 +49,10 @@ type MeshServiceSpec struct {
 	// +kubebuilder:default=Sidecar
 	DataPlane DataPlane `json:"dataPlane,omitempty"`
 
-	// ports are where the process listens, at most 8. Each gets an mTLS listener of its own for the peers; the process's own
-	// port is on loopback only. Unset, nobody can call the service. A port keeps its number and its listener for as long as
-	// its name is here, whatever becomes of the others: pods of the old and the new revision have the same proxy config. To
-	// move a port, have the callers and expose name it, add another under a new name, move them, and remove it last.
+	// ports are where the process listens, at most 8. Each gets an mTLS listener for the peers, and is itself on loopback
+	// only. Unset, nobody can call the service. A port stays where it is while others come and go. To move one, have the
+	// callers and expose name it, add another under a new name, move the callers, and remove it last: pods of the old and
+	// the new revision have the same proxy config.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -426,7 +426,7 @@ type ExposureRecord struct {
 	// +required
 	Gateway ObjectReference `json:"gateway"`
 
-	// hostnames, at most 16, each of at most 253 characters.
+	// hostnames are those of the exposure, at most 16, each of at most 253 characters.
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16

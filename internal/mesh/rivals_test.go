@@ -81,6 +81,17 @@ func TestAnEditOfAnOlderServiceTakesNoPathFromWhoIsServed(t *testing.T) {
 				map[string]string{"/v1/a/{id}": "old/api"}, "belongs to expose api of MeshService pay/old, which had it first",
 			},
 		},
+		"until it gives it up, also for what it does not get": {
+			{"an older one comes with a path of its own", func(e *edge) { e.add("pay", "old", 1000, shop, descriptorsWith(0, "/v1/b")) }, map[string]string{"/v1/a/{id}": "young/api", "/v1/b": "old/api"}, ""},
+			{"young wants that instead", func(e *edge) { e.publish("young", "/v1/b") }, map[string]string{"/v1/b": "old/api"}, "belongs to expose api of MeshService pay/old"},
+			{
+				"it goes back, when the oldest comes", func(e *edge) {
+					e.publish("young", "/v1/a/{id}")
+					e.add("pay", "oldest", 500, shop, descriptorsWith(0, "/v1/a/{id}"))
+				},
+				map[string]string{"/v1/a/{id}": "oldest/api", "/v1/b": "old/api"}, "belongs to expose api of MeshService pay/oldest",
+			},
+		},
 		"but who cannot be served keeps nobody out, nor gets it back": {
 			oldComes, {
 				"young loses its descriptor set", func(e *edge) { e.service("young").Spec.API.DescriptorSet.Key = "gone" },
