@@ -204,6 +204,9 @@ type EndpointKey struct {
 	PortName string
 }
 
+// IsZero reports whether it names no object.
+func (k ProxyKey) IsZero() bool { return k == ProxyKey{} }
+
 // String is kind/namespace/name, in lower case: what a node ID begins with.
 func (k ProxyKey) String() string {
 	return strings.ToLower(k.Kind) + "/" + k.Namespace + "/" + k.Name
