@@ -4,6 +4,7 @@ import (
 	linked "container/list"
 	"crypto/sha256"
 	"sync"
+	"weak"
 )
 
 // apiCache remembers what descriptor sets say, by the hash of their content: each Build reads those of all services that a
@@ -17,7 +18,18 @@ type apiCache struct {
 	bytes  int
 	recent linked.List // of *apiEntry, the last one asked for first
 	of     map[[sha256.Size]byte]*linked.Element
+	hashes map[place][sha256.Size]byte
 }
+
+// place is where the content of a ConfigMap is in memory, where nobody changes it: each version is read into a place of its
+// own. Once it is forgotten there, what takes its room is at another place: that is what a weak pointer promises.
+type place struct {
+	start weak.Pointer[byte]
+	bytes int
+}
+
+// maxPlaces is how many hashes are remembered; so many that a gateway's worth of services does not get near.
+const maxPlaces = 4096
 
 type apiEntry struct {
 	hash [sha256.Size]byte
@@ -30,7 +42,7 @@ var apis = &apiCache{maxBytes: 32 << 20}
 
 // read is parseDescriptors, once for each content.
 func (c *apiCache) read(raw []byte) (*api, error) {
-	hash := sha256.Sum256(raw)
+	hash := c.hash(raw)
 	if known := c.get(hash); known != nil {
 		return known.api, known.err
 	}
@@ -43,6 +55,28 @@ func (c *apiCache) read(raw []byte) (*api, error) {
 	entry.api, entry.err = parseDescriptors(raw)
 	c.put(entry)
 	return entry.api, entry.err
+}
+
+// hash is that of the content. To hash what each of some hundred services has takes longer than all else that a Build does.
+func (c *apiCache) hash(raw []byte) [sha256.Size]byte {
+	if len(raw) == 0 {
+		return sha256.Sum256(nil)
+	}
+	at := place{weak.Make(&raw[0]), len(raw)}
+	c.mu.Lock()
+	hash, known := c.hashes[at]
+	c.mu.Unlock()
+	if known {
+		return hash
+	}
+	hash = sha256.Sum256(raw)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hashes == nil || len(c.hashes) >= maxPlaces {
+		c.hashes = map[place][sha256.Size]byte{}
+	}
+	c.hashes[at] = hash
+	return hash
 }
 
 func (c *apiCache) get(hash [sha256.Size]byte) *apiEntry {

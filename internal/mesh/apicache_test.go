@@ -1,7 +1,9 @@
 package mesh
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -62,6 +64,23 @@ func TestWhatIsLargerThanTheBoundIsReadAndNotRemembered(t *testing.T) {
 	}
 	if cache.bytes != 0 || len(cache.of) != 0 {
 		t.Errorf("it holds %d bytes in %d entries", cache.bytes, len(cache.of))
+	}
+}
+
+func TestWhatTakesTheRoomOfAForgottenDescriptorSetIsNotTakenForIt(t *testing.T) {
+	cache := &apiCache{maxBytes: 1 << 20}
+	for i := range 3 * maxPlaces {
+		path := fmt.Sprintf("/v1/%05d", i%1000)
+		raw, err := proto.Marshal(setOf(&annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: path}}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%1000 == 0 {
+			runtime.GC()
+		}
+		if hash := cache.hash(raw); hash != sha256.Sum256(raw) || cache.hash(raw) != hash || len(cache.hashes) > maxPlaces {
+			t.Fatalf("%d: %x, with %d places", i, hash, len(cache.hashes))
+		}
 	}
 }
 
