@@ -64,7 +64,7 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 	}}
 	s.Ports, s.recorded = allot(spec.Ports, object.Status.Ports), recordedOf(object)
 	p, problem := b.identify(applicant{
-		kind: KindMeshService, key: s.Key, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
+		kind: KindMeshService, object: object, key: s.Key, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
 		podLabels: map[string]string{labelApp: s.Key.Name, meshv1alpha1.LabelService: s.Key.Name, labelEndpoint: "true"},
 		roleLabel: meshv1alpha1.LabelService,
 	})

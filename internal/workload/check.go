@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -80,6 +81,31 @@ func (c *configCheck) text(text []byte) {
 		if err != nil {
 			c.add(configField, err.Error())
 		}
+		c.store(draft.Store.Path)
+	}
+}
+
+// store holds that payments and idempotency keys are on the volume, which has one writer: a store of its own in each pod
+// knows nothing of what another one, or the container before it, has taken.
+func (c *configCheck) store(file string) {
+	const key = "store.path"
+	if c.hidden(key) {
+		return
+	}
+	field := configField + "." + key
+	if value, set, _ := c.variable(config.Variable(key)); set {
+		file, field = value, "spec.workload.env[name="+config.Variable(key)+"].value"
+	}
+	file = references.ReplaceAllStringFunc(file, func(reference string) string {
+		value, _ := c.environment(reference[2 : len(reference)-1])
+		return value
+	})
+	switch {
+	case file == "": // it is missed already
+	case c.process.Workload.Persistence == nil:
+		c.add(field, fmt.Sprintf("is %s, which no volume keeps: payments and idempotency keys would end with the container, and each replica would have its own, so that a repeated call pays again; add spec.workload.persistence", file))
+	case !strings.HasPrefix(path.Clean(file), c.process.mountPath()+"/"):
+		c.add(field, fmt.Sprintf("is %s, which is not below %s, where the volume is: leave it out, or choose a file there", file, c.process.mountPath()))
 	}
 }
 
@@ -109,7 +135,7 @@ func (c *configCheck) advice(key, message string) string {
 	case isService && strings.HasSuffix(key, ".address"):
 		return fmt.Sprintf("; add spec.dependsOn with the name %s, or set this key", strings.ReplaceAll(service, "_", "-"))
 	case key == "store.path":
-		return "; add spec.workload.persistence, or set this key"
+		return "; add spec.workload.persistence"
 	}
 	return ""
 }

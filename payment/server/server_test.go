@@ -317,6 +317,31 @@ func TestACallUnderWayHoldsItsKeyAndEndsBeforeTheProcess(t *testing.T) {
 	}
 }
 
+func TestWhoWatchesTheHealthIsToldAndDoesNotHoldUpTheEnd(t *testing.T) {
+	l := start(t, func(c *config.Config) { c.GRPC.ShutdownTimeoutSeconds = 3600 }, insecure.NewCredentials())
+	watch, err := healthv1.NewHealthClient(l.dial(insecure.NewCredentials())).Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := watch.Recv(); err != nil || answer.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+		t.Fatalf("got %v, %v", answer, err)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- l.stop() }()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		l.server.grpc.Stop()
+		t.Error("the process waits for who watches")
+	}
+	if answer, err := watch.Recv(); err == nil && answer.GetStatus() == healthv1.HealthCheckResponse_SERVING {
+		t.Errorf("got %v", answer)
+	}
+}
+
 func eventually(t *testing.T, check func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
