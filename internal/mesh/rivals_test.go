@@ -61,24 +61,30 @@ func TestAnEditOfAnOlderServiceTakesNoPathFromWhoIsServed(t *testing.T) {
 		"for as long as both stay": {oldComes, {"nothing", nothing, youngHas, refused}},
 		"though what is served grows": {oldComes, {
 			"young adds a path", func(e *edge) { e.publish("young", "/v1/a/{id}", "/v1/b") },
-			map[string]string{"/v1/a/{id}": "young/api", "/v1/b": "young/api"}, refused,
+			map[string]string{"/v1/a/{id}": "young/api", "/v1/b": "young/api"},
+			refused,
 		}},
 		"though the exposure gets another name": {oldComes, {
 			"young renames it", func(e *edge) { e.service("young").Spec.Expose[0].Name = "other" },
-			map[string]string{"/v1/a/{id}": "young/other"}, "belongs to expose other of MeshService pay/young",
+			map[string]string{"/v1/a/{id}": "young/other"},
+			"belongs to expose other of MeshService pay/young",
 		}},
 		"though nobody is served for a while": {
-			oldComes, {"the keys are gone", func(e *edge) { e.ConfigMaps[0].Data["k"] = "{}" }, nil, "GatewayNotAccepted"},
+			oldComes,
+			{"the keys are gone", func(e *edge) { e.ConfigMaps[0].Data["k"] = "{}" }, nil, "GatewayNotAccepted"},
 			{"they are back", func(e *edge) { e.ConfigMaps[0].Data["k"] = publicKeys }, youngHas, refused},
 		},
 		"until it gives it up, and then for good": {
-			oldComes, {
+			oldComes,
+			{
 				"young leaves it", func(e *edge) { e.publish("young", "/v1/b") },
-				map[string]string{"/v1/a/{id}": "old/api", "/v1/b": "young/api"}, "",
+				map[string]string{"/v1/a/{id}": "old/api", "/v1/b": "young/api"},
+				"",
 			},
 			{
 				"young wants it again", func(e *edge) { e.publish("young", "/v1/a/{id}", "/v1/b") },
-				map[string]string{"/v1/a/{id}": "old/api"}, "belongs to expose api of MeshService pay/old, which had it first",
+				map[string]string{"/v1/a/{id}": "old/api"},
+				"belongs to expose api of MeshService pay/old, which had it first",
 			},
 		},
 		"until it gives it up, also for what it does not get": {
@@ -89,20 +95,24 @@ func TestAnEditOfAnOlderServiceTakesNoPathFromWhoIsServed(t *testing.T) {
 					e.publish("young", "/v1/a/{id}")
 					e.add("pay", "oldest", 500, shop, descriptorsWith(0, "/v1/a/{id}"))
 				},
-				map[string]string{"/v1/a/{id}": "oldest/api", "/v1/b": "old/api"}, "belongs to expose api of MeshService pay/oldest",
+				map[string]string{"/v1/a/{id}": "oldest/api", "/v1/b": "old/api"},
+				"belongs to expose api of MeshService pay/oldest",
 			},
 		},
 		"but who cannot be served keeps nobody out, nor gets it back": {
-			oldComes, {
+			oldComes,
+			{
 				"young loses its descriptor set", func(e *edge) { e.service("young").Spec.API.DescriptorSet.Key = "gone" },
-				map[string]string{"/v1/a/{id}": "old/api"}, "DescriptorInvalid",
+				map[string]string{"/v1/a/{id}": "old/api"},
+				"DescriptorInvalid",
 			},
 			{
 				"it has it again, and is the older one", func(e *edge) {
 					e.service("young").Spec.API.DescriptorSet.Key = "k"
 					e.service("young").CreationTimestamp.Time = e.service("old").CreationTimestamp.AddDate(-1, 0, 0)
 				},
-				map[string]string{"/v1/a/{id}": "old/api"}, "belongs to expose api of MeshService pay/old, which had it first",
+				map[string]string{"/v1/a/{id}": "old/api"},
+				"belongs to expose api of MeshService pay/old, which had it first",
 			},
 		},
 		"nor gets who is served what another is served": {
@@ -124,7 +134,8 @@ func TestAnEditOfAnOlderServiceTakesNoPathFromWhoIsServed(t *testing.T) {
 		}},
 		"while one service may have both of two templates that overlap": {{
 			"young adds a part and all", func(e *edge) { e.publish("young", "/v1/a/{id}", "/v1/a/special", "/v1/{id=**}") },
-			map[string]string{"/v1/a/{id}": "young/api", "/v1/a/special": "young/api", "/v1/{id=**}": "young/api"}, "",
+			map[string]string{"/v1/a/{id}": "young/api", "/v1/a/special": "young/api", "/v1/{id=**}": "young/api"},
+			"",
 		}, {
 			"in two exposures, too", func(e *edge) {
 				young := e.service("young")
@@ -133,7 +144,8 @@ func TestAnEditOfAnOlderServiceTakesNoPathFromWhoIsServed(t *testing.T) {
 				young.Spec.Expose[0].Methods = []meshv1alpha1.ExactMethod{"t.S/M0", "t.S/M2"}
 				young.Spec.Expose = append(young.Spec.Expose, more)
 			},
-			map[string]string{"/v1/a/{id}": "young/api", "/v1/a/special": "young/a-part", "/v1/{id=**}": "young/api"}, "",
+			map[string]string{"/v1/a/{id}": "young/api", "/v1/a/special": "young/a-part", "/v1/{id=**}": "young/api"},
+			"",
 		}},
 		"and another exposure of the same service takes nothing from the first, whatever its name": {{
 			"young exposes it once more", func(e *edge) {
@@ -146,7 +158,8 @@ func TestAnEditOfAnOlderServiceTakesNoPathFromWhoIsServed(t *testing.T) {
 		}},
 		"and another host name is free": {{
 			"an older one comes with another", func(e *edge) { e.add("pay", "old", 1000, "other.example.com", descriptorsWith(0, "/v1/{id=**}")) },
-			map[string]string{"/v1/a/{id}": "young/api", "/v1/{id=**}": "old/api"}, "",
+			map[string]string{"/v1/a/{id}": "young/api", "/v1/{id=**}": "old/api"},
+			"",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
