@@ -196,9 +196,12 @@ func (p *process) holdApp(have, base corev1.Container) corev1.Container {
 	if p.Workload.Config != nil { // its variables could be any of those that the mesh decides, and its arguments another file
 		have.EnvFrom, have.Command, have.Args = base.EnvFrom, base.Command, base.Args
 	}
-	have.Env = slices.DeleteFunc(have.Env, func(e corev1.EnvVar) bool { return p.decidesConfig(e.Name) })
+	decided := func(variable string) bool {
+		return p.decidesConfig(variable) || p.Workload.Config != nil && variable == config.Variable(storePath)
+	}
+	have.Env = slices.DeleteFunc(have.Env, func(e corev1.EnvVar) bool { return decided(e.Name) })
 	for _, own := range base.Env {
-		if p.isOwn(own.Name) || p.decidesConfig(own.Name) {
+		if p.isOwn(own.Name) || decided(own.Name) {
 			have.Env = putBack(have.Env, own, func(e corev1.EnvVar) string { return e.Name })
 		}
 	}

@@ -98,6 +98,7 @@ func TestAPatchThatReachesWhatItMayNotIsRefusedWithThePath(t *testing.T) {
 		"a variable of the operator":      {app("env: [{name: CONTACT_SERVICE_ADDRESS, value: '1.2.3.4:5'}]"), spec + "containers[app].env[CONTACT_SERVICE_ADDRESS].value:"},
 		"no variables":                    {app("env: null"), spec + "containers[app].env"},
 		"a variable against the mesh":     {app("env: [{name: GRPC_ADDRESS, value: ':8081'}]"), spec + "containers[app].env[GRPC_ADDRESS]:"},
+		"a store elsewhere":               {app("env: [{name: STORE_PATH, value: /tmp/payments.db}]"), spec + "containers[app].env[STORE_PATH]:"},
 		"variables from elsewhere":        {app("envFrom: [{configMapRef: {name: mine}}]"), spec + "containers[app].envFrom"},
 		"another config by an argument":   {app("args: [--config, /mine/config.yaml]"), spec + "containers[app].args"},
 		"another process":                 {app("command: [/bin/sh]"), spec + "containers[app].command"},

@@ -53,6 +53,8 @@ func (p *people) GetUserInfo(ctx context.Context, r *contactv1.GetUserInfoReques
 	case "user_slow":
 		<-p.hold
 	case "user_1":
+	case "user_secret":
+		return nil, status.Error(codes.PermissionDenied, "no rule admits you")
 	default:
 		return nil, status.Error(codes.NotFound, "no such user")
 	}
@@ -262,6 +264,21 @@ func TestAPaymentIsTakenOnceAndItsAnswerReplayed(t *testing.T) {
 	l.run()
 	if again, err := l.client().CreatePayment(l.as("ann", "k"), order("order-1")); err != nil || !proto.Equal(first, again) {
 		t.Errorf("after a restart: %v, %v", again, err)
+	}
+}
+
+func TestAContactServiceThatRefusesIsTheOperatorsToMendAndNoPaymentIsTaken(t *testing.T) {
+	l := start(t, nil, insecure.NewCredentials())
+	refused := order("order-1")
+	refused.PayerUserId = "user_secret"
+	_, err := l.client().CreatePayment(l.as("ann", "k"), refused)
+	wantError(t, err, codes.Unavailable, "CONTACT_SERVICE_REFUSES")
+	if got := l.log.String(); !strings.Contains(got, "its allow has to name this service and GetUserInfo") {
+		t.Errorf("the log does not say what to do: %s", got)
+	}
+	refused.PayerUserId = "user_1"
+	if _, err := l.client().CreatePayment(l.as("ann", "k"), refused); err != nil {
+		t.Errorf("the same key afterwards: %v", err)
 	}
 }
 
