@@ -92,6 +92,7 @@ func (r *MeshServiceReconciler) conclude(object *meshv1alpha1.MeshService, servi
 	status.ObservedGeneration = object.Generation
 	if want.accepted {
 		status.SPIFFEID, status.ConfigVersion = service.ID.String(), want.version
+		status.Ports, status.Exposures = service.PortRecords(), service.Exposures
 	}
 	if f.deployment != nil {
 		status.Replicas, status.Selector = f.deployment.Status.Replicas, metav1.FormatLabelSelector(f.deployment.Spec.Selector)

@@ -97,6 +97,30 @@ var _ = Describe("reconciling a MeshService", func() {
 		Expect(r.get("pay").ResourceVersion).To(Equal(version), "nothing changed, and nothing was written")
 	})
 
+	It("keeps a port where the peers reach it when another comes before it, and when that goes", func() {
+		ports := func() map[string]int32 {
+			service, numbers := &corev1.Service{}, map[string]int32{}
+			Expect(exists(service, "pay")).To(BeTrue())
+			for _, port := range service.Spec.Ports {
+				numbers[port.Name] = port.Port
+			}
+			return numbers
+		}
+		port := func(name string, number int32) meshv1alpha1.ServicePort {
+			return meshv1alpha1.ServicePort{Name: name, Port: number, Protocol: meshv1alpha1.ProtocolGRPC}
+		}
+		r.reconcile("pay", r.service("pay", func(spec *meshv1alpha1.MeshServiceSpec) { spec.Ports = []meshv1alpha1.ServicePort{port("grpc", 8081)} }))
+		Expect(ports()).To(Equal(map[string]int32{"grpc": 15443}))
+		Expect(r.get("pay").Status.Ports).To(Equal([]meshv1alpha1.PortRecord{{Name: "grpc", MeshPort: 15443}}))
+		r.reconcile("pay", r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.Ports = []meshv1alpha1.ServicePort{port("new", 8082), port("grpc", 8081)}
+		}))
+		Expect(ports()).To(Equal(map[string]int32{"grpc": 15443, "new": 15444}))
+		r.reconcile("pay", r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) { spec.Ports = []meshv1alpha1.ServicePort{port("new", 8082)} }))
+		Expect(ports()).To(Equal(map[string]int32{"new": 15444}))
+		Expect(r.get("pay").Status.Ports).To(Equal([]meshv1alpha1.PortRecord{{Name: "new", MeshPort: 15444}}))
+	})
+
 	It("puts right what was changed by hand, and deletes what is not wanted any more", func() {
 		r.reconcile("pay", r.service("pay"))
 		deployment := named(&appsv1.Deployment{}, "pay")

@@ -55,7 +55,7 @@ type Service struct {
 	ServiceAccountName string                 `json:"serviceAccountName"`
 	NewServiceAccount  bool                   `json:"newServiceAccount,omitempty"`
 	DataPlane          meshv1alpha1.DataPlane `json:"dataPlane"`
-	Ports              []Port                 `json:"ports,omitempty"` // in the spec's order, which gives MeshPort
+	Ports              []Port                 `json:"ports,omitempty"` // sorted by MeshPort
 	Workload           meshv1alpha1.Workload  `json:"workload"`
 	// Dependencies are all of dependsOn, sorted by name, whether the callee consents or not: what the process is told of them
 	// must not change, and so roll its pods, because somebody else's allow did.
@@ -66,6 +66,8 @@ type Service struct {
 	// has no dependency on this one that resolves, or it is not accepted. Sorted; to be reported, and nothing else.
 	UnusedAllows []string                  `json:"unusedAllows,omitempty"`
 	Egress       []meshv1alpha1.EgressRule `json:"egress,omitempty"` // sorted by name
+	// Exposures are what is to be recorded, in the object's status, of where the service is served: sorted by name.
+	Exposures []meshv1alpha1.ExposureRecord `json:"exposures,omitempty"`
 }
 
 // Port is a port of a service.
@@ -201,6 +203,9 @@ type EndpointKey struct {
 	Service  types.NamespacedName
 	PortName string
 }
+
+// IsZero reports whether it names no object.
+func (k ProxyKey) IsZero() bool { return k == ProxyKey{} }
 
 // String is kind/namespace/name, in lower case: what a node ID begins with.
 func (k ProxyKey) String() string {
