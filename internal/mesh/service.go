@@ -25,7 +25,8 @@ const (
 	FirstMeshPort = 15443
 	// FirstGatewayPort is the first listener of a gateway; the next ones follow.
 	FirstGatewayPort = 15643
-	// ReadyPort answers GET /ready, in the same Listener as the first of the above, so that it is open only when that is.
+	// ReadyPort answers the probes of a service's proxy, in the same Listener as its mesh ports, so that it is open only when
+	// those are. A gateway is asked at its first listener.
 	ReadyPort = 15021
 	// StatsPort answers GET /stats/prometheus.
 	StatsPort = 15090
@@ -35,6 +36,13 @@ const (
 	HTTPPort = 9090
 	// XDSPort is where the manager serves xDS.
 	XDSPort = 18000
+)
+
+// What the kubelet asks a proxy: GET ReadyPath of ReadyHost. The host name is one that no exposure can have, since it has an
+// underscore: it has routes of its own, among those of whoever is called there.
+const (
+	ReadyHost = "paymesh_ready"
+	ReadyPath = "/ready"
 )
 
 // DefaultTimeout bounds a call of a dependency that says nothing else; in seconds.

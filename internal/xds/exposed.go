@@ -45,8 +45,10 @@ func exposed(g mesh.Gateway) *routev3.RouteConfiguration {
 		host.Domains = append(host.Domains, hostname)
 	}
 	return &routev3.RouteConfiguration{
-		Name:         gatewayRoutes,
-		VirtualHosts: append(hosts, &routev3.VirtualHost{Name: "(other)", Domains: []string{"*"}, Routes: []*routev3.Route{nowhere("no such host here")}}),
+		Name: gatewayRoutes,
+		VirtualHosts: append(hosts,
+			&routev3.VirtualHost{Name: "(other)", Domains: []string{"*"}, Routes: []*routev3.Route{nowhere("no such host here")}},
+			readyHost(map[string]*anypb.Any{jwtName: noToken()}, nowhere("no such path here"))),
 	}
 }
 

@@ -136,23 +136,21 @@ func (d *door) startPayments(t *testing.T) {
 
 func (d *door) start(t *testing.T) {
 	t.Helper()
-	d.pod = &pod{key: mesh.ProxyKey{Kind: mesh.KindMeshGateway, NamespacedName: d.gateway.Key}, ip: podAddress()}
-	d.tls = filepath.Join(d.dir, "tls", "https")
-	d.writeSecret(t, newCertificate(t, 1))
-	files := xds.GatewayFiles(d.gateway, bootstrapOptions())
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(d.dir, name), []byte(strings.ReplaceAll(text, xds.TLSDir, filepath.Join(d.dir, "tls"))), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d.set(t)
-	d.pod.start(t, files["envoy.yaml"])
+	d.launch(t, newCertificate(t, 1), nil)
 	d.pod.awaitReady(t)
 }
 
 func (d *door) set(t *testing.T) {
 	t.Helper()
+	d.setChanged(t, nil)
+}
+
+func (d *door) setChanged(t *testing.T, change func(xds.Resources)) {
+	t.Helper()
 	r := xds.Gateway(mesh.Mesh{Cluster: cluster}, d.gateway)
+	if change != nil {
+		change(r)
+	}
 	for _, l := range r.Listeners {
 		refile(t, l, d.dir)
 	}
