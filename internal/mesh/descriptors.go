@@ -22,6 +22,7 @@ type descriptorSet struct {
 	files *protoregistry.Files
 	// bindings are those of the services that have been asked for.
 	bindings map[protoreflect.FullName]serviceBindings
+	cutter   cutter
 }
 
 // serviceBindings are the bindings of a service's methods, or what is wrong with one of them.

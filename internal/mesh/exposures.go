@@ -17,6 +17,7 @@ type candidate struct {
 	service  *service
 	exposure *meshv1alpha1.Exposure
 	route    Route
+	sizes    []int // of its methods' descriptors, where they are known
 }
 
 // addExposures makes a Route of each exposure that its gateway admits and no older one stands against, and the service's
@@ -38,11 +39,15 @@ func (b *builder) addExposures() {
 			compareKeys(x.service.Key, y.service.Key), cmp.Compare(x.exposure.Name, y.exposure.Name))
 	})
 	taken := claims{}
+	var unclaimed []*candidate
 	for _, c := range candidates {
 		if refused := taken.add(c); refused != nil {
 			b.unexposed(c.service, c.exposure, *refused)
 			continue
 		}
+		unclaimed = append(unclaimed, c)
+	}
+	for _, c := range b.withRoom(unclaimed) {
 		c.accept()
 	}
 }
@@ -98,8 +103,8 @@ func (b *builder) judge(s *service, exposure *meshv1alpha1.Exposure) (*candidate
 		c.route.Hostnames = append(c.route.Hostnames, string(hostname))
 	}
 	slices.Sort(c.route.Hostnames)
-	if s.api != nil {
-		c.route.Descriptors = s.api.raw
+	if exposure.Transcode {
+		c.route.Descriptors = s.api.cut(methods)
 	}
 	return c, nil
 }

@@ -177,7 +177,7 @@ type Route struct {
 	JWT       string      `json:"jwt"`       // the name of the JWTProvider
 	Transcode bool        `json:"transcode,omitempty"`
 	GRPC      bool        `json:"grpc,omitempty"` // native gRPC passes, too
-	// Descriptors are the FileDescriptorSet that transcoding needs.
+	// Descriptors are the FileDescriptorSet that transcoding needs: with these methods and no others.
 	Descriptors []byte `json:"-"`
 }
 
@@ -190,6 +190,9 @@ type Method struct {
 	Bindings []Binding `json:"bindings,omitempty"`
 	// Idempotency is the method's idempotency_level: NO_SIDE_EFFECTS, IDEMPOTENT, or empty where nothing is declared.
 	Idempotency string `json:"idempotency,omitempty"`
+	// Descriptors are those of the method alone, where its exposure shares a host name with others that are transcoded: the
+	// paths of exposures can overlap, and which of them is meant the routes say.
+	Descriptors []byte `json:"-"`
 }
 
 // Binding is an HTTP method and a path template that mean a gRPC method (google.api.http).

@@ -25,7 +25,6 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -40,7 +39,6 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/payment/config"
-	"github.com/jia-app/paymesh/payment/paymentv1"
 	paymentserver "github.com/jia-app/paymesh/payment/server"
 )
 
@@ -72,14 +70,7 @@ func newDoor(t *testing.T, change func(g *mesh.Gateway)) *door {
 	}
 	d.gateway.ID = entry(t, "/door/"+d.gateway.Key.Name)
 	d.startPayments(t)
-	d.gateway.Routes = []mesh.Route{{
-		Service: d.payment.Key, Name: "api", ID: d.payment.ID, PortName: "grpc", MeshPort: mesh.FirstMeshPort, Hostnames: []string{hostname},
-		Methods: []mesh.Method{
-			{Service: "payment.v1.PaymentService", Name: "CreatePayment", Bindings: []mesh.Binding{{HTTPMethod: "POST", Template: "/v1/payments"}}},
-			{Service: "payment.v1.PaymentService", Name: "GetPayment", Bindings: []mesh.Binding{{HTTPMethod: "GET", Template: "/v1/payments/{payment_id}"}}},
-		},
-		JWT: "users", Transcode: true, Descriptors: descriptors(t, paymentv1.File_payment_v1_payment_proto, errdetails.File_google_rpc_error_details_proto),
-	}}
+	d.gateway.Routes = d.exposes(t, "CreatePayment, GetPayment")
 	if change != nil {
 		change(&d.gateway)
 	}
