@@ -47,6 +47,8 @@ type Proxies interface {
 	Proxies(key mesh.ProxyKey) []server.Proxy
 	// Version is what this replica serves to the proxies of a key (xds.Resources.Version); empty for nothing.
 	Version(key mesh.ProxyKey) string
+	// Problem is why this replica does not serve what was rendered last; nil where it does.
+	Problem(key mesh.ProxyKey) error
 	// State says how the other replicas answer.
 	State() []server.PeerState
 	Notify(f func(mesh.ProxyKey))
@@ -86,11 +88,14 @@ type facts struct {
 	// applied is why the wanted objects are not all there.
 	applied    error
 	deployment *appsv1.Deployment
-	pods       []corev1.Pod // that are not being deleted
-	identity   *meshv1alpha1.ServiceIdentity
-	proxies    map[string]server.Proxy // by pod
-	served     string                  // the version that the proxies are given
-	peers      []server.PeerState
+	// behind says that the Deployment is not yet the one that was applied: the cache has not shown it.
+	behind   bool
+	pods     []corev1.Pod // that are not being deleted
+	identity *meshv1alpha1.ServiceIdentity
+	proxies  map[string]server.Proxy // by pod
+	served   string                  // the version that the proxies are given
+	unserved error                   // why they are not given what is rendered
+	peers    []server.PeerState
 }
 
 // write makes the owner's objects what is rendered, and deletes what is not wanted any more once all of that is there.
@@ -113,6 +118,7 @@ func (d *Deployer) observe(ctx context.Context, key mesh.ProxyKey, owner client.
 	if f.deployment, err = deploymentOf(ctx, d.Client, owner); err != nil {
 		return f, err
 	}
+	f.behind = f.deployment != nil && !d.Objects.Shows(deploymentKind, f.deployment)
 	pods, err := members(ctx, d.Client, key)
 	if err != nil {
 		return f, err
@@ -124,7 +130,8 @@ func (d *Deployer) observe(ctx context.Context, key mesh.ProxyKey, owner client.
 	} else if !apierrors.IsNotFound(err) {
 		return f, fmt.Errorf("read ServiceIdentity %s: %w", identityOf(owner), err)
 	}
-	f.served, f.peers, f.proxies = d.Proxies.Version(key), d.Proxies.State(), map[string]server.Proxy{}
+	f.served, f.unserved = d.Proxies.Version(key), d.Proxies.Problem(key)
+	f.peers, f.proxies = d.Proxies.State(), map[string]server.Proxy{}
 	for _, proxy := range d.Proxies.Proxies(key) {
 		f.proxies[proxy.Pod] = proxy
 	}

@@ -74,7 +74,7 @@ func (j judge) workloadReady() {
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonApplyFailed, j.facts.applied.Error())
 	case !j.want.accepted || len(j.want.problems) > 0:
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonNotAccepted, "what runs stays as it is, since it is not known what should: see the other conditions")
-	case deployment == nil:
+	case deployment == nil || j.facts.behind:
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonProgressing, "its Deployment is being made")
 	case deployment.Spec.Replicas != nil && *deployment.Spec.Replicas == 0 && deployment.Status.Replicas == 0 && settled(deployment):
 		j.set(condition, metav1.ConditionTrue, meshv1alpha1.ReasonScaledToZero, "no pod is wanted: replicas is 0")
@@ -153,6 +153,8 @@ func (j judge) programmed(proxied bool) {
 		j.set(condition, metav1.ConditionTrue, meshv1alpha1.ReasonNotApplicable, "no pod is wanted")
 	case len(rejected) > 0:
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonNACKed, strings.Join(rejected, "; "))
+	case j.facts.unserved != nil:
+		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonPending, "the manager cannot serve version "+j.want.version+", and the proxies keep what they have; this is an error of the operator's, please report it: "+j.facts.unserved.Error())
 	case connected == 0:
 		j.set(condition, metav1.ConditionUnknown, meshv1alpha1.ReasonNoProxies, "no proxy is connected to the manager (yet)"+j.deaf())
 	case j.facts.served != j.want.version:

@@ -10,22 +10,25 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/workload"
 )
 
-// memberOf is whose pod it is, of those that the operator runs.
+// memberOf is whose pod it is, of those that the operator runs: those of the Deployment of the key that its labels name.
+// Anybody in the namespace can give a pod these labels. The pod's owner they could invent, too, but then the garbage
+// collector takes the pod away.
 func memberOf(pod client.Object) (mesh.ProxyKey, bool) {
-	labels := pod.GetLabels()
-	if labels[workload.LabelEndpoint] == "" {
+	labels, owner := pod.GetLabels(), metav1.GetControllerOf(pod)
+	if labels[workload.LabelEndpoint] == "" || owner == nil || owner.Kind != "ReplicaSet" {
 		return mesh.ProxyKey{}, false
 	}
-	return labelled(pod)
+	key, ok := labelled(pod)
+	return key, ok && owner.Name == key.Name+"-"+labels[appsv1.DefaultDeploymentUniqueLabelKey]
 }
 
 // labelled is the key that the labels of an object name.
@@ -51,7 +54,8 @@ func members(ctx context.Context, reader client.Reader, key mesh.ProxyKey) ([]co
 		return nil, fmt.Errorf("list the Pods of %s: %w", key, err)
 	}
 	pods := slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool {
-		return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+		owner, own := memberOf(&pod)
+		return !own || owner != key || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 	})
 	slices.SortFunc(pods, func(x, y corev1.Pod) int { return cmp.Compare(x.Name, y.Name) })
 	return pods, nil
@@ -103,12 +107,12 @@ func waitsFor(pod *corev1.Pod) string {
 		case waiting != nil && waiting.Reason != "PodInitializing" && waiting.Reason != "ContainerCreating":
 			return fmt.Sprintf("cannot run its container %s: %s", status.Name, strings.TrimSuffix(waiting.Reason+": "+waiting.Message, ": "))
 		case status.Name == workload.ContainerProxy && status.State.Running != nil && (status.Started == nil || !*status.Started):
-			return "runs its proxy, which has no identity or no config yet: see the conditions Registered and Programmed, and kubectl logs -c " + status.Name
+			return fmt.Sprintf("runs its proxy, which has no identity or no config yet: see the conditions Registered and Programmed, and kubectl logs -n %s %s -c %s", pod.Namespace, pod.Name, status.Name)
 		case status.State.Running != nil && !status.Ready:
-			return "runs its container " + status.Name + ", which is not ready: see kubectl logs -c " + status.Name
+			return fmt.Sprintf("runs its container %s, which is not ready: see kubectl logs -n %s %s -c %s", status.Name, pod.Namespace, pod.Name, status.Name)
 		case status.State.Terminated != nil && status.State.Terminated.ExitCode != 0:
-			return fmt.Sprintf("has seen its container %s end with exit code %d: see kubectl logs -p -c %s", status.Name, status.State.Terminated.ExitCode, status.Name)
+			return fmt.Sprintf("has seen its container %s end with exit code %d: see kubectl logs -p -n %s %s -c %s", status.Name, status.State.Terminated.ExitCode, pod.Namespace, pod.Name, status.Name)
 		}
 	}
-	return "is being started"
+	return fmt.Sprintf("is being started: if that takes long, a volume or an image is missing, and its events say which: kubectl describe pod -n %s %s", pod.Namespace, pod.Name)
 }

@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"maps"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -11,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/cluster"
@@ -168,9 +170,12 @@ func (r *meshRig) running(name string) *corev1.Pod {
 	deployment := &appsv1.Deployment{}
 	Expect(live.Get(r.ctx, r.of(name).NamespacedName, deployment)).To(Succeed())
 	object := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: name + "-", Namespace: r.ns.Name, Labels: deployment.Spec.Template.Labels},
-		Spec:       corev1.PodSpec{ServiceAccountName: name, NodeName: "node-1", Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: name + "-", Namespace: r.ns.Name, Labels: maps.Clone(deployment.Spec.Template.Labels), OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: name + "-1", UID: "1", Controller: ptr.To(true)},
+		}},
+		Spec: corev1.PodSpec{ServiceAccountName: name, NodeName: "node-1", Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}
+	object.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = "1"
 	Expect(live.Create(r.ctx, object)).To(Succeed())
 	object.Status.Phase = corev1.PodRunning
 	object.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}

@@ -1,11 +1,13 @@
 package controllers_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -19,7 +21,24 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/controllers"
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/xds"
 )
+
+// behind is a cache that has not seen the last write of a Deployment.
+type behind struct {
+	client.Client
+	old *appsv1.Deployment
+}
+
+func (b *behind) Get(ctx context.Context, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+	if deployment, ok := object.(*appsv1.Deployment); ok {
+		b.old.DeepCopyInto(deployment)
+		return nil
+	}
+	return b.Client.Get(ctx, key, object, options...)
+}
 
 var _ = Describe("reconciling a MeshService", func() {
 	var r *meshRig
@@ -94,6 +113,116 @@ var _ = Describe("reconciling a MeshService", func() {
 		r.reconcile("pay", r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) { spec.Ports = nil }))
 		Eventually(func() bool { r.reconcile("pay"); return exists(&corev1.Service{}, "pay") }).Should(BeFalse())
 		Expect(exists(&corev1.ConfigMap{}, "pay-proxy")).To(BeTrue())
+	})
+
+	It("takes away what was added by hand, and keeps a restart that was asked for", func() {
+		r.reconcile("pay", r.service("pay"))
+		deployment := named(&appsv1.Deployment{}, "pay")
+		byHand := func(object client.Object, patch string) {
+			GinkgoHelper()
+			Expect(live.Patch(r.ctx, object, client.RawPatch("application/strategic-merge-patch+json", []byte(patch)), client.FieldOwner("kubectl-edit"))).To(Succeed())
+		}
+		byHand(deployment, `{"metadata":{"labels":{"team":"pay"}},"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}},
+			"spec":{"hostNetwork":true,"containers":[{"name":"app","command":["/bin/sh"],"env":[{"name":"MTLS_ENABLED","value":"false"}]},{"name":"extra","image":"x"}]}}}}`)
+		service := named(&corev1.Service{}, "pay")
+		byHand(service, `{"spec":{"externalIPs":["192.0.2.1"],"publishNotReadyAddresses":true}}`)
+		r.settle(deployment)
+		r.reconcile("pay")
+		found, account := &appsv1.Deployment{}, &corev1.Service{}
+		Expect(exists(found, "pay")).To(BeTrue())
+		template := found.Spec.Template
+		Expect(template.Spec.HostNetwork).To(BeFalse())
+		Expect(template.Spec.Containers).To(HaveLen(1))
+		Expect(template.Spec.Containers[0].Command).To(BeEmpty())
+		Expect(template.Spec.Containers[0].Env).NotTo(ContainElement(HaveField("Name", "MTLS_ENABLED")))
+		Expect(template.Annotations).To(HaveKeyWithValue("kubectl.kubernetes.io/restartedAt", "now"))
+		Expect(found.Labels).To(HaveKeyWithValue("team", "pay"), "labels of others are theirs")
+		Eventually(func() []string {
+			r.reconcile("pay")
+			Expect(exists(account, "pay")).To(BeTrue())
+			return account.Spec.ExternalIPs
+		}).Should(BeEmpty())
+		Expect(account.Spec.PublishNotReadyAddresses).To(BeFalse())
+
+		version := found.ResourceVersion
+		r.reconcile("pay")
+		Expect(exists(found, "pay")).To(BeTrue())
+		Expect(found.ResourceVersion).To(Equal(version), "there is nothing more to take away")
+		r.reconcile("pay", r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) { spec.Workload.Replicas = ptr.To[int32](2) }))
+		Expect(exists(found, "pay")).To(BeTrue())
+		Expect(found.Spec.Template.Annotations).To(HaveKeyWithValue("kubectl.kubernetes.io/restartedAt", "now"), "a change of the replicas rolls no pod")
+	})
+
+	It("puts its ServiceIdentity right where it was changed by hand", func() {
+		r.reconcile("pay", r.service("pay"))
+		identity := r.accept("pay")
+		identity.Spec.PodLabels = map[string]meshv1alpha1.LabelValue{meshv1alpha1.LabelService: "other", "team": "pay"}
+		Expect(live.Update(r.ctx, identity)).To(Succeed())
+		r.reconcile("pay", identity)
+		Expect(r.says("pay", "Accepted")).To(Equal("True Accepted"))
+		Expect(exists(identity, "pay")).To(BeTrue())
+		Expect(identity.Spec.PodLabels).To(Equal(map[string]meshv1alpha1.LabelValue{meshv1alpha1.LabelService: "pay"}))
+	})
+
+	It("is not ready of a generation that the cache does not show yet", func() {
+		r.reconcile("pay", r.service("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.DataPlane, spec.Workload.PolicySupport = meshv1alpha1.DataPlaneLibrary, meshv1alpha1.PolicySupportEnforced
+		}))
+		r.accept("pay")
+		r.running("pay")
+		r.reconcile("pay")
+		Expect(r.says("pay", "Ready")).To(Equal("True Ready"))
+		old := &appsv1.Deployment{}
+		Expect(r.cached.Get(r.ctx, r.of("pay").NamespacedName, old)).To(Succeed())
+		r.services.Client = &behind{Client: r.cached, old: old}
+		r.settle(r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) { spec.Workload.Image = "example/broken:1" }))
+		_, err := r.services.Reconcile(r.ctx, r.of("pay"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(r.says("pay", "WorkloadReady")).To(Equal("False Progressing"))
+		Expect(r.says("pay", "Ready")).To(Equal("False Progressing"))
+	})
+
+	It("does not take a pod for its own that only has its labels", func() {
+		r.reconcile("pay", r.service("pay"))
+		own := r.running("pay")
+		stranger := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "stranger", Namespace: r.ns.Name, Labels: own.Labels},
+			Spec:       corev1.PodSpec{ServiceAccountName: "pay", Containers: []corev1.Container{{Name: "c", Image: "c"}}},
+		}
+		Expect(live.Create(r.ctx, stranger)).To(Succeed())
+		r.reconcile("pay", stranger)
+		Expect(r.get("pay").Status.Proxies).To(Equal(&meshv1alpha1.ProxyCount{Expected: 1, Summary: "0/1"}))
+		gone(own)
+		deployment := &appsv1.Deployment{}
+		Expect(exists(deployment, "pay")).To(BeTrue())
+		object := r.get("pay")
+		Expect(live.Delete(r.ctx, object)).To(Succeed())
+		r.reconcile("pay", object, own)
+		Expect(exists(deployment, "pay")).To(BeTrue())
+		deployment.Finalizers = nil
+		Expect(live.Update(r.ctx, deployment)).To(Succeed())
+		r.reconcile("pay", deployment)
+		Eventually(func() bool { r.reconcile("pay"); return exists(&meshv1alpha1.MeshService{}, "pay") }).Should(BeFalse())
+	})
+
+	It("says why the manager cannot serve what is rendered", func() {
+		bad := func(m mesh.Mesh, key mesh.ProxyKey) (spiffeid.ID, xds.Resources, bool) {
+			id, resources, ok := controllers.Render(m, key)
+			resources.Listeners = append(resources.Listeners, resources.Listeners...) // two of a name
+			return id, resources, ok
+		}
+		r.proxies.Render, r.services.Render = bad, bad
+		r.settle(r.service("pay"))
+		_, err := r.proxies.Reconcile(r.ctx, r.of("pay"))
+		Expect(err).To(HaveOccurred())
+		_, err = r.services.Reconcile(r.ctx, r.of("pay"))
+		Expect(err).NotTo(HaveOccurred())
+		r.settleAll("pay")
+		r.running("pay")
+		_, err = r.services.Reconcile(r.ctx, r.of("pay"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(r.says("pay", "Programmed")).To(Equal("False Pending"))
+		Expect(r.message("pay", "Programmed")).To(ContainSubstring("inbound"))
 	})
 
 	It("leaves somebody else's object alone, says so, and goes on when it is gone", func() {

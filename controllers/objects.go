@@ -68,9 +68,15 @@ type objectKey struct {
 
 // written is what an object was when it was last applied. While the cache shows it in that state there is nothing to do.
 type written struct {
-	owner   types.UID
-	content [sha256.Size]byte
-	state   string
+	owner      types.UID
+	content    [sha256.Size]byte
+	uid        types.UID
+	state      string
+	generation int64
+}
+
+func (w written) is(now written) bool {
+	return w.content == now.content && w.uid == now.uid && w.state == now.state
 }
 
 // Apply makes the objects what is wanted. One that somebody else has is left alone: the error says so, and the others are
@@ -85,14 +91,6 @@ func (o *Objects) Apply(ctx context.Context, owner client.Object, want []client.
 
 func (o *Objects) apply(ctx context.Context, owner, want client.Object) error {
 	key := keyOfObject(want)
-	content, err := contentOf(owner, want)
-	if err != nil {
-		return err
-	}
-	text, err := json.Marshal(content.Object)
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", key, err)
-	}
 	have, err := o.have(ctx, key)
 	if err != nil {
 		return err
@@ -100,17 +98,31 @@ func (o *Objects) apply(ctx context.Context, owner, want client.Object) error {
 	if have != nil && !metav1.IsControlledBy(have, owner) && !adoptable(have, owner) {
 		return fmt.Errorf("%s exists and %w: delete or rename it, or rename %s %s", key, errForeign, kindOf(owner), client.ObjectKeyFromObject(owner))
 	}
+	content, err := contentOf(owner, want, have)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(content.Object)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", key, err)
+	}
 	now := written{owner: owner.GetUID(), content: sha256.Sum256(text)}
 	if have != nil {
-		now.state = stateOf(have)
-		if last, known := o.last(key); known && last == now {
+		now.uid, now.state = have.GetUID(), stateOf(have)
+		last, known := o.last(key)
+		if known && last.is(now) {
 			return nil
+		}
+		if !known || last.uid != now.uid || last.state != now.state { // somebody else has been at it, or may have been
+			if err := o.takeOver(ctx, key); err != nil {
+				return err
+			}
 		}
 	}
 	if err := o.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(content), fieldOwner, client.ForceOwnership); err != nil {
 		return fmt.Errorf("apply %s: %w", key, err)
 	}
-	now.state = stateOf(content)
+	now.uid, now.state, now.generation = content.GetUID(), stateOf(content), content.GetGeneration()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.written == nil {
@@ -118,6 +130,13 @@ func (o *Objects) apply(ctx context.Context, owner, want client.Object) error {
 	}
 	o.written[key] = now
 	return nil
+}
+
+// Shows reports whether an object, as a cache has it, is the one that was applied last, or a later one. One that a cache is
+// behind with still says of its status what was true of the spec before.
+func (o *Objects) Shows(kind schema.GroupVersionKind, object client.Object) bool {
+	last, known := o.last(objectKey{kind, client.ObjectKeyFromObject(object)})
+	return !known || last.uid == object.GetUID() && last.generation <= object.GetGeneration()
 }
 
 // stateOf is what changes when somebody changes what is applied of an object, and not with its status.
@@ -131,7 +150,7 @@ func stateOf(object client.Object) string {
 	for _, owner := range object.GetOwnerReferences() {
 		owners = append(owners, owner.UID)
 	}
-	return fmt.Sprint(object.GetUID(), object.GetGeneration(), object.GetLabels(), annotations, owners)
+	return fmt.Sprint(object.GetGeneration(), object.GetLabels(), annotations, owners)
 }
 
 // adoptable reports whether an object is a volume's claim that outlived a MeshService of the owner's name, or changes from
@@ -266,7 +285,7 @@ func (o *Objects) Forget(owner client.Object) {
 }
 
 // contentOf is what to apply: the object without what the API server alone sets, owned by owner.
-func contentOf(owner, want client.Object) (*unstructured.Unstructured, error) {
+func contentOf(owner, want, have client.Object) (*unstructured.Unstructured, error) {
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(want)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", keyOfObject(want), err)
@@ -275,12 +294,30 @@ func contentOf(owner, want client.Object) (*unstructured.Unstructured, error) {
 	unstructured.RemoveNestedField(fields, "metadata", "creationTimestamp")
 	unstructured.RemoveNestedField(fields, "spec", "template", "metadata", "creationTimestamp")
 	content := &unstructured.Unstructured{Object: fields}
+	if deployment, ok := have.(*appsv1.Deployment); ok {
+		keepRestart(content, deployment)
+	}
 	if workload.Retained(want) {
 		return content, nil // it outlives its owner
 	}
 	content.SetOwnerReferences([]metav1.OwnerReference{*metav1.NewControllerRef(owner, meshv1alpha1.GroupVersion.WithKind(kindOf(owner)))})
 	return content, nil
 }
+
+// keepRestart keeps what kubectl rollout restart has written: it is a wish, and no change of what runs.
+func keepRestart(content *unstructured.Unstructured, have *appsv1.Deployment) {
+	if at, ok := have.Spec.Template.Annotations[annotationRestarted]; ok {
+		annotations, _, _ := unstructured.NestedStringMap(content.Object, "spec", "template", "metadata", "annotations")
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[annotationRestarted] = at
+		_ = unstructured.SetNestedStringMap(content.Object, annotations, "spec", "template", "metadata", "annotations") // the path is one of objects
+	}
+}
+
+// annotationRestarted is what kubectl rollout restart writes on the template of pods.
+const annotationRestarted = "kubectl.kubernetes.io/restartedAt"
 
 func keyOfObject(object client.Object) objectKey {
 	return objectKey{object.GetObjectKind().GroupVersionKind(), client.ObjectKeyFromObject(object)}

@@ -63,7 +63,8 @@ func CacheOptions() cache.Options {
 	options := cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}: {Transform: stripPod},
+			&corev1.Pod{}:       {Transform: stripPod},
+			&corev1.ConfigMap{}: {Transform: stripConfigMap},
 			// The labels of a Service are those of its slices.
 			&discoveryv1.EndpointSlice{}: {Label: labels.NewSelector().Add(hasLabel(meshv1alpha1.LabelService))},
 		},
@@ -84,14 +85,26 @@ func hasLabel(key string) labels.Requirement {
 	return *requirement
 }
 
+// stripConfigMap keeps of the metadata of a ConfigMap what says whose it is and that it changed: its annotations may hold all
+// that it holds, as kubectl apply writes them.
+func stripConfigMap(object any) (any, error) {
+	if configMap, ok := object.(metav1.Object); ok {
+		configMap.SetManagedFields(nil)
+		configMap.SetAnnotations(nil)
+	}
+	return object, nil
+}
+
 // stripPod keeps of a Pod only what decides who runs where and, of those of MeshServices and MeshGateways, what they wait for.
 func stripPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
 		return object, nil // a tombstone
 	}
+	var owners []metav1.OwnerReference
 	status := corev1.PodStatus{Phase: pod.Status.Phase}
 	if _, ours := memberOf(pod); ours {
+		owners = pod.OwnerReferences
 		status.Conditions = pod.Status.Conditions
 		status.InitContainerStatuses, status.ContainerStatuses = pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses
 	}
@@ -99,7 +112,7 @@ func stripPod(object any) (any, error) {
 		TypeMeta: pod.TypeMeta,
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
-			Labels: pod.Labels, DeletionTimestamp: pod.DeletionTimestamp,
+			Labels: pod.Labels, DeletionTimestamp: pod.DeletionTimestamp, OwnerReferences: owners,
 		},
 		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName, ServiceAccountName: pod.Spec.ServiceAccountName},
 		Status: status,

@@ -159,8 +159,8 @@ var comesOrGoes = updatesWhere(func(e event.UpdateEvent) bool {
 var claimChanges = updatesWhere(func(e event.UpdateEvent) bool {
 	before, ok := e.ObjectOld.(*meshv1alpha1.ServiceIdentity)
 	after, ok2 := e.ObjectNew.(*meshv1alpha1.ServiceIdentity)
-	return !ok || !ok2 || before.UID != after.UID || before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero() ||
-		accepted(before) != accepted(after)
+	return !ok || !ok2 || before.UID != after.UID || before.Generation != after.Generation ||
+		before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero() || accepted(before) != accepted(after)
 })
 
 // accepted is the status and reason of the condition Accepted.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -58,8 +60,23 @@ type World struct {
 	Cluster      mesh.ClusterID
 
 	mu    sync.Mutex
-	files map[types.NamespacedName]*corev1.ConfigMap // as last read
+	files map[types.NamespacedName]*file
+	// swept is how many files were left when it was last looked which of them anybody refers to.
+	swept int
 }
+
+// file is a ConfigMap as it was last read.
+type file struct {
+	reading sync.Mutex // one reader at a time; it is not held up by those of other files
+	object  *corev1.ConfigMap
+}
+
+const (
+	// readFileTimeout is for one ConfigMap, of at most 1 MiB.
+	readFileTimeout = 10 * time.Second
+	// sweepAfter is how many more files than last time are kept before it is looked again which of them anybody refers to.
+	sweepAfter = 64
+)
 
 // Of reads what the Mesh of one key is built from. What does not exist is left out, and the model says so; what cannot be
 // read is an error.
@@ -195,27 +212,65 @@ func (w *World) configMap(ctx context.Context, key types.NamespacedName) (*corev
 	if err != nil {
 		return nil, err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if !found {
-		delete(w.files, key)
+		w.forget(key)
 		return nil, nil //nolint:nilnil // it does not exist, which the model reports
 	}
-	if have := w.files[key]; have != nil && have.ResourceVersion == metadata.ResourceVersion {
-		return have, nil
+	f := w.file(ctx, key)
+	f.reading.Lock()
+	defer f.reading.Unlock()
+	if f.object != nil && f.object.ResourceVersion == metadata.ResourceVersion {
+		return f.object, nil
 	}
+	limited, cancel := context.WithTimeout(ctx, readFileTimeout)
+	defer cancel()
 	object := &corev1.ConfigMap{}
-	if err := w.Live.Get(ctx, key, object); apierrors.IsNotFound(err) {
+	if err := w.Live.Get(limited, key, object); apierrors.IsNotFound(err) {
 		return nil, nil //nolint:nilnil // it is gone since, and its watch will say so
 	} else if err != nil {
 		return nil, fmt.Errorf("read ConfigMap %s: %w", key, err)
 	}
-	object.ManagedFields = nil
-	if w.files == nil {
-		w.files = map[types.NamespacedName]*corev1.ConfigMap{}
-	}
-	w.files[key] = object
+	object.ManagedFields, object.Annotations = nil, nil
+	f.object = object
 	return object, nil
+}
+
+func (w *World) file(ctx context.Context, key types.NamespacedName) *file {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.files == nil {
+		w.files = map[types.NamespacedName]*file{}
+	}
+	if w.files[key] == nil {
+		if len(w.files) >= w.swept+sweepAfter {
+			w.sweep(ctx)
+		}
+		w.files[key] = &file{}
+	}
+	return w.files[key]
+}
+
+func (w *World) forget(key types.NamespacedName) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.files, key)
+}
+
+// sweep forgets the files that nobody refers to any more. The lock is held: the cache answers from memory.
+func (w *World) sweep(ctx context.Context) {
+	for key := range w.files {
+		referrers := 0
+		for _, list := range []client.ObjectList{&meshv1alpha1.MeshServiceList{}, &meshv1alpha1.MeshGatewayList{}} {
+			if err := w.Client.List(ctx, list, client.MatchingFields{byConfigMap: key.String()}); err != nil {
+				return // whoever lists next says so
+			}
+			referrers += meta.LenList(list)
+		}
+		if referrers == 0 {
+			delete(w.files, key)
+		}
+	}
+	w.swept = len(w.files)
 }
 
 // What an object refers to. These are also the values of the indexes, so that the way back is found.

@@ -2,6 +2,8 @@ package controllers_test
 
 import (
 	"context"
+	"fmt"
+	"sync"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -129,6 +131,78 @@ var _ = Describe("the neighbourhood of a key", func() {
 		Eventually(func() []string { return found(mesh.KindMeshGateway, "public").ConfigMaps }).Should(BeEmpty())
 	})
 })
+
+var _ = Describe("the ConfigMaps that a World has read", func() {
+	It("are forgotten when nobody refers to them any more, and one that is slow to read holds up no other", func() {
+		r := newMeshRig()
+		slow := &slowReader{Reader: live, slow: "slow", hold: make(chan struct{})}
+		world := &controllers.World{Client: r.cached, Live: slow, Cluster: clusterID}
+		object := r.service("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.API = &meshv1alpha1.API{DescriptorSet: meshv1alpha1.ConfigMapKey{ConfigMap: "version-0", Key: "a"}}
+		})
+		r.settle(object)
+		for i := range 150 {
+			name := fmt.Sprintf("version-%d", i)
+			keys := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns.Name, Name: name}, Data: map[string]string{"a": "b"}}
+			Expect(live.Create(r.ctx, keys)).To(Succeed())
+			r.settle(r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+				spec.API.DescriptorSet.ConfigMap = meshv1alpha1.ResourceName(name)
+			}))
+			Eventually(func() []corev1.ConfigMap {
+				objects, err := world.Of(r.ctx, r.of("pay"))
+				Expect(err).NotTo(HaveOccurred())
+				return objects.ConfigMaps
+			}).Should(HaveLen(1))
+		}
+		Expect(world.Files()).To(BeNumerically("<", 100))
+
+		Expect(live.Create(r.ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: r.ns.Name, Name: "slow"}})).To(Succeed())
+		waiting := r.service("waiting", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.API = &meshv1alpha1.API{DescriptorSet: meshv1alpha1.ConfigMapKey{ConfigMap: "slow", Key: "a"}}
+		})
+		r.settle(waiting)
+		read := make(chan error, 1)
+		Eventually(func() bool { // the metadata has to come first
+			go func() {
+				_, err := world.Of(r.ctx, r.of("waiting"))
+				read <- err
+			}()
+			select {
+			case <-slow.began():
+				return true
+			case <-read:
+				return false
+			}
+		}).Should(BeTrue())
+		_, err := world.Of(r.ctx, r.of("pay"))
+		Expect(err).NotTo(HaveOccurred())
+		close(slow.hold)
+		Eventually(read).Should(Receive(Succeed()))
+	})
+})
+
+// slowReader holds up the reading of one object.
+type slowReader struct {
+	client.Reader
+	slow  string
+	hold  chan struct{}
+	once  sync.Once
+	start chan struct{}
+}
+
+func (r *slowReader) began() <-chan struct{} {
+	r.once.Do(func() { r.start = make(chan struct{}, 1) })
+	return r.start
+}
+
+func (r *slowReader) Get(ctx context.Context, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+	if key.Name == r.slow {
+		r.began()
+		r.start <- struct{}{}
+		<-r.hold
+	}
+	return r.Reader.Get(ctx, key, object, options...)
+}
 
 // countingReader counts what is read past the cache.
 type countingReader struct {

@@ -39,7 +39,8 @@ const (
 	ReasonRegistered = "Registered"
 	// ReasonNoPods (True): no pod that the identity selects is bound to a node, so SPIRE needs no entry yet.
 	ReasonNoPods = "NoPods"
-	// ReasonNotAccepted (False): nothing is registered since the identity is not accepted.
+	// ReasonNotAccepted (False): nothing is registered since the identity is not accepted. Of a MeshService and a MeshGateway
+	// the other conditions have it, too, False or Unknown: what runs stays as it is while it is not known what should.
 	ReasonNotAccepted = "NotAccepted"
 	// ReasonConflict (False): SPIRE holds an entry that is not this object's, with the same parent, SPIFFE ID and
 	// selectors. The message names it. It is left alone.
@@ -71,8 +72,6 @@ const (
 	ReasonDescriptorInvalid = "DescriptorInvalid"
 	// ReasonKeysInvalid (False): the ConfigMap of a jwt is not there, or holds no set of public keys.
 	ReasonKeysInvalid = "KeysInvalid"
-	// ReasonPortUnknown (False): a port is named that spec.ports does not have, or none where there are several.
-	ReasonPortUnknown = "PortUnknown"
 )
 
 // Reasons of the condition WorkloadReady.
@@ -99,8 +98,11 @@ const (
 	ReasonServiceNotFound = "ServiceNotFound"
 	// ReasonNotAllowed (False): a dependency does not allow this service. The message holds what to write there.
 	ReasonNotAllowed = "NotAllowed"
-	// ReasonServiceNotAccepted (False): a dependency exists, and its own spec or identity is not accepted.
+	// ReasonServiceNotAccepted (False): a dependency exists, and its identity is not accepted (yet). Of Exposed: the service's own is not.
 	ReasonServiceNotAccepted = "ServiceNotAccepted"
+	// ReasonPortUnknown (False): a port is named that the service's spec.ports does not have, or none where there are several.
+	// Of Exposed: the same of the service's own ports.
+	ReasonPortUnknown = "PortUnknown"
 )
 
 // Reasons of the condition Exposed.

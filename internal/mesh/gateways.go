@@ -48,7 +48,7 @@ func (b *builder) newGateway(object *meshv1alpha1.MeshGateway) *gateway {
 		})
 	}
 	p, problem := b.identify(applicant{
-		kind: KindMeshGateway, key: g.Key, source: source,
+		kind: KindMeshGateway, object: object, key: g.Key, source: source,
 		podLabels: map[string]string{labelApp: g.Key.Name, meshv1alpha1.LabelGateway: g.Key.Name, labelEndpoint: "true"},
 		roleLabel: meshv1alpha1.LabelGateway,
 	})

@@ -16,6 +16,7 @@ import (
 // applicant is a MeshService or a MeshGateway as its identity is looked for.
 type applicant struct {
 	kind   string
+	object metav1.Object
 	key    types.NamespacedName
 	source meshv1alpha1.IdentitySource
 	// serviceAccountName is what the spec says; empty where it says nothing.
@@ -59,7 +60,9 @@ func (b *builder) identify(a applicant) (principal, *Problem) {
 	if object == nil {
 		return p, nil // it is about to be created
 	}
-	if Path(object) != path || object.Spec.ServiceAccountName != account || missingLabel(object, a.podLabels) != "" {
+	// One that was made for this object is put right where somebody has changed it: its path and its service account cannot be.
+	own := metav1.IsControlledBy(object, a.object)
+	if Path(object) != path || object.Spec.ServiceAccountName != account || !own && missingLabel(object, a.podLabels) != "" {
 		return p, a.problem(meshv1alpha1.ReasonIdentityMismatch, "spec.identity", fmt.Sprintf(
 			"ServiceIdentity %s is not the one of this %s, which needs %s for its pods, with service account %s: delete that one when nobody uses it, or create this %s under another name",
 			a.key, a.kind, id, account, a.kind))

@@ -62,7 +62,7 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 		s.Ports = append(s.Ports, Port{Name: port.Name, Port: port.Port, MeshPort: FirstMeshPort + int32(i), Protocol: port.Protocol})
 	}
 	p, problem := b.identify(applicant{
-		kind: KindMeshService, key: s.Key, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
+		kind: KindMeshService, object: object, key: s.Key, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
 		podLabels: map[string]string{labelApp: s.Key.Name, meshv1alpha1.LabelService: s.Key.Name, labelEndpoint: "true"},
 		roleLabel: meshv1alpha1.LabelService,
 	})

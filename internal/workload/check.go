@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -80,6 +81,33 @@ func (c *configCheck) text(text []byte) {
 		if err != nil {
 			c.add(configField, err.Error())
 		}
+		c.store(draft.Store.Path)
+	}
+}
+
+// storePath is the key that says where payments are.
+const storePath = "store.path"
+
+// store holds that payments and idempotency keys are on the volume, which has one writer: a store of its own in each pod
+// knows nothing of what another one, or the container before it, has taken.
+func (c *configCheck) store(file string) {
+	if c.hidden(storePath) {
+		return
+	}
+	field := configField + "." + storePath
+	if value, set, _ := c.variable(config.Variable(storePath)); set {
+		file, field = value, "spec.workload.env[name="+config.Variable(storePath)+"].value"
+	}
+	file = references.ReplaceAllStringFunc(file, func(reference string) string {
+		value, _ := c.environment(reference[2 : len(reference)-1])
+		return value
+	})
+	switch {
+	case file == "": // it is missed already
+	case c.process.Workload.Persistence == nil:
+		c.add(field, fmt.Sprintf("is %s, which no volume keeps: payments and idempotency keys would end with the container, and each replica would have its own, so that a repeated call pays again; add spec.workload.persistence", file))
+	case !strings.HasPrefix(path.Clean(file), c.process.mountPath()+"/"):
+		c.add(field, fmt.Sprintf("is %s, which is not below %s, where the volume is: leave it out, or choose a file there", file, c.process.mountPath()))
 	}
 }
 
@@ -108,8 +136,8 @@ func (c *configCheck) advice(key, message string) string {
 		return ": set it in spec.workload.env"
 	case isService && strings.HasSuffix(key, ".address"):
 		return fmt.Sprintf("; add spec.dependsOn with the name %s, or set this key", strings.ReplaceAll(service, "_", "-"))
-	case key == "store.path":
-		return "; add spec.workload.persistence, or set this key"
+	case key == storePath:
+		return "; add spec.workload.persistence"
 	}
 	return ""
 }
@@ -117,6 +145,11 @@ func (c *configCheck) advice(key, message string) string {
 // overrides refuses variables that would change what the mesh decides: a variable of this name wins over the file. The
 // operator's own variables must not be such for any key.
 func (c *configCheck) overrides() {
+	for i, argument := range c.process.Workload.Args {
+		if name, _, _ := strings.Cut(strings.TrimLeft(argument, "-"), "="); name == "config" && strings.HasPrefix(argument, "-") {
+			c.add(fmt.Sprintf("spec.workload.args[%d]", i), "the process would read that file in place of spec.workload.config: leave it out")
+		}
+	}
 	for _, key := range slices.Sorted(maps.Keys(c.process.decided)) {
 		value, set, known := c.variable(config.Variable(key))
 		if set && (!known || value != fmt.Sprint(c.process.decided[key])) && !c.process.isOwn(config.Variable(key)) {

@@ -100,6 +100,7 @@ func (p *process) hold(d, base *appsv1.Deployment) {
 	d.TypeMeta, d.Status = base.TypeMeta, base.Status
 	d.ObjectMeta = holdMeta(d.ObjectMeta, base.ObjectMeta)
 	d.Spec.Selector = base.Spec.Selector
+	d.Spec.Paused = base.Spec.Paused     // a change would wait without a word
 	d.Spec.Replicas = base.Spec.Replicas // spec.workload.replicas is the field, also for the scale subresource
 	if p.Workload.Persistence != nil {
 		d.Spec.Strategy = base.Spec.Strategy
@@ -109,6 +110,7 @@ func (p *process) hold(d, base *appsv1.Deployment) {
 	pod, was := &d.Spec.Template.Spec, &base.Spec.Template.Spec
 	pod.ServiceAccountName, pod.DeprecatedServiceAccount = was.ServiceAccountName, was.DeprecatedServiceAccount
 	pod.HostNetwork, pod.HostPID, pod.HostIPC, pod.ShareProcessNamespace = was.HostNetwork, was.HostPID, was.HostIPC, was.ShareProcessNamespace
+	pod.AutomountServiceAccountToken = was.AutomountServiceAccountToken
 	pod.RestartPolicy, pod.EphemeralContainers = was.RestartPolicy, was.EphemeralContainers
 	if pod.TerminationGracePeriodSeconds == nil || *pod.TerminationGracePeriodSeconds < *was.TerminationGracePeriodSeconds {
 		pod.TerminationGracePeriodSeconds = was.TerminationGracePeriodSeconds
@@ -191,9 +193,15 @@ func holdContainers(have, base []corev1.Container, hold func(have, base corev1.C
 // does not end before its peers know.
 func (p *process) holdApp(have, base corev1.Container) corev1.Container {
 	have.RestartPolicy = base.RestartPolicy
-	have.Env = slices.DeleteFunc(have.Env, func(e corev1.EnvVar) bool { return p.decidesConfig(e.Name) })
+	if p.Workload.Config != nil { // its variables could be any of those that the mesh decides, and its arguments another file
+		have.EnvFrom, have.Command, have.Args = base.EnvFrom, base.Command, base.Args
+	}
+	decided := func(variable string) bool {
+		return p.decidesConfig(variable) || p.Workload.Config != nil && variable == config.Variable(storePath)
+	}
+	have.Env = slices.DeleteFunc(have.Env, func(e corev1.EnvVar) bool { return decided(e.Name) })
 	for _, own := range base.Env {
-		if p.isOwn(own.Name) || p.decidesConfig(own.Name) {
+		if p.isOwn(own.Name) || decided(own.Name) {
 			have.Env = putBack(have.Env, own, func(e corev1.EnvVar) string { return e.Name })
 		}
 	}

@@ -19,7 +19,7 @@ import (
 type LookupEnv func(name string) (value string, set bool)
 
 // Load reads the file at path, expands its references, lets the environment override it, and checks the result. The error
-// has a line for each thing that is wrong, with the file, the key and the reason, and shows no values.
+// has a line for each thing that is wrong, with the file, the key and the reason, and shows no secret.
 func Load(path string, env LookupEnv) (Config, error) {
 	text, err := os.ReadFile(path) //nolint:gosec // the path is the operator's own argument
 	if err != nil {
@@ -86,6 +86,9 @@ func (d *decoder) document(text []byte, config reflect.Value) {
 	var document yaml.Node
 	reader := yaml.NewDecoder(bytes.NewReader(text))
 	if err := reader.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
+		if strings.Contains(err.Error(), "unknown anchor") { // it quotes the text, which may be a secret
+			err = errors.New("has an alias of nothing: put a text that begins with * in quotes")
+		}
 		d.errs = append(d.errs, fmt.Errorf("%s: %w", d.file, err))
 		return
 	}
@@ -171,7 +174,7 @@ func (d *decoder) value(node *yaml.Node, key string, into reflect.Value) {
 		return
 	}
 	want := map[reflect.Kind]string{reflect.Bool: "!!bool", reflect.Int: "!!int", reflect.String: "!!str", reflect.Struct: "!!str"}[into.Kind()]
-	text, expanded := d.expand(node, key)
+	text, expanded := d.expand(node, key, into.Type() == reflect.TypeFor[Secret]())
 	if node.Kind != yaml.ScalarNode || (node.Tag != want && !expanded) {
 		d.fail(node.Line, key, "want %s, not %s", wanted(into), kindOf(node))
 		return
@@ -201,13 +204,17 @@ func (d *decoder) override(key, value string, into reflect.Value) {
 var references = regexp.MustCompile(`\$\{([^}]*)\}?`)
 
 // expand replaces each ${NAME} of a text by the variable's value, once: what stands in the value is taken as it is.
-func (d *decoder) expand(node *yaml.Node, key string) (text string, expanded bool) {
+func (d *decoder) expand(node *yaml.Node, key string, secret bool) (text string, expanded bool) {
 	if node.Kind != yaml.ScalarNode || node.Tag != "!!str" || d.keep {
 		return node.Value, false
 	}
 	text = references.ReplaceAllStringFunc(node.Value, func(found string) string {
 		expanded = true
 		if !reference.MatchString(found) {
+			if secret { // found may be a part of it
+				d.fail(node.Line, key, "it has a ${ that begins no reference: want ${NAME}, of letters, digits and underscores")
+				return found
+			}
 			d.fail(node.Line, key, "%q is not a reference: want ${NAME}, of letters, digits and underscores", found)
 			return found
 		}

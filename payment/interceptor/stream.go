@@ -26,6 +26,17 @@ func (c *Calls) ClientStream(ctx context.Context, description *grpc.StreamDesc, 
 	return open(ctx, description, conn, method, append(opts, grpc.OnFinish(func(err error) { c.count(method, start, err) }))...)
 }
 
+// EndStreams ends the streams' contexts with a context of the server's: whoever watches has no end of its own to wait for.
+func EndStreams(ending context.Context) grpc.StreamServerInterceptor {
+	return func(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		ctx, cancel := context.WithCancel(stream.Context())
+		defer cancel()
+		stop := context.AfterFunc(ending, cancel)
+		defer stop()
+		return handler(server, &streamWith{stream, ctx})
+	}
+}
+
 // LogStream writes one line a stream, when it ends, with as little in it as Log's.
 func LogStream(log *slog.Logger) grpc.StreamServerInterceptor {
 	return func(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {

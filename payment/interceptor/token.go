@@ -1,11 +1,13 @@
 package interceptor
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +26,9 @@ const (
 	keysInterval = time.Second
 	maxKeysFile  = 1 << 20
 )
+
+// algorithms are those of signatures that are taken.
+var algorithms = []string{"ES256", "RS256", "EdDSA"}
 
 // TokenOptions say which tokens are good.
 type TokenOptions struct {
@@ -60,7 +65,7 @@ func NewTokens(o TokenOptions) (*Tokens, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	t := &Tokens{options: o, parser: jwt.NewParser(
-		jwt.WithValidMethods([]string{"ES256", "RS256", "EdDSA"}), jwt.WithIssuer(o.Issuer), jwt.WithAudience(o.Audience),
+		jwt.WithValidMethods(algorithms), jwt.WithIssuer(o.Issuer), jwt.WithAudience(o.Audience),
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(o.Leeway), jwt.WithTimeFunc(o.Now), jwt.WithStrictDecoding(),
 	)}
 	if err := t.load(); err != nil {
@@ -75,13 +80,21 @@ func (t *Tokens) Verify(token string) (User, error) {
 		return User{}, errors.New("the token is no JWT of three parts and at most 8 KiB")
 	}
 	var claims jwt.RegisteredClaims
-	if _, err := t.parser.ParseWithClaims(token, &claims, t.current().Keyfunc); err != nil {
+	if _, err := t.parser.ParseWithClaims(token, &claims, t.keyOf); err != nil {
 		return User{}, fmt.Errorf("the token: %w", reason(err))
 	}
 	if claims.Subject == "" || len(claims.Subject) > maxClaim {
 		return User{}, errors.New("the token has no subject of 1 to 255 bytes")
 	}
 	return User{Issuer: claims.Issuer, Subject: claims.Subject}, nil
+}
+
+// keyOf is the key, or the keys, that may have signed a token.
+func (t *Tokens) keyOf(token *jwt.Token) (any, error) {
+	if _, has := token.Header["crit"]; has { // whoever does not know an extension must refuse it (RFC 7515, section 4.1.11)
+		return nil, errors.New("an extension is critical, and none is known")
+	}
+	return t.current().Keyfunc(token)
 }
 
 // reason keeps only which check failed: the library's text may quote the token's header.
@@ -138,35 +151,64 @@ func (t *Tokens) load() error {
 	if err != nil {
 		return err
 	}
-	keys, err := parseKeys(text)
+	keys, leftOut, err := parseKeys(text)
 	if err != nil {
 		return err
+	}
+	for _, why := range leftOut {
+		t.options.Log.Warn("a key is left out", "file", t.options.KeysFile, "issuer", t.options.Issuer, "error", why.Error())
 	}
 	t.keys, t.read = keys, info
 	return nil
 }
 
-// parseKeys takes a set of public keys. Those whose use is encryption verify nothing.
-func parseKeys(text []byte) (keyfunc.Keyfunc, error) {
+// parseKeys takes a set of public keys, and leaves out those that verify no signature of ours: for encryption, or of a kind
+// that is not known (RFC 7517, section 5), as an issuer publishes them before it signs with them. The library looks at a
+// key's use only where the token names the key.
+func parseKeys(text []byte) (keys keyfunc.Keyfunc, leftOut []error, err error) {
 	var set struct {
-		Keys []struct {
-			Type string `json:"kty"`
-		} `json:"keys"`
+		Keys []json.RawMessage `json:"keys"`
 	}
 	if err := json.Unmarshal(text, &set); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if len(set.Keys) == 0 {
-		return nil, errors.New("has no keys")
-	}
-	for _, key := range set.Keys {
-		if key.Type == "oct" {
-			return nil, errors.New("has a symmetric key: whoever can verify with it can sign")
+	var good []jwkset.JWK
+	for i, raw := range set.Keys {
+		key, err := parseKey(raw)
+		switch {
+		case errors.Is(err, errSymmetric):
+			return nil, nil, err
+		case err != nil:
+			leftOut = append(leftOut, fmt.Errorf("keys[%d]: %w", i, err))
+		default:
+			good = append(good, key)
 		}
 	}
-	all, err := keyfunc.NewJWKSetJSON(text)
-	if err != nil {
-		return nil, err
+	if len(good) == 0 {
+		return nil, nil, errors.Join(append([]error{errors.New("has no key that verifies signatures")}, leftOut...)...)
 	}
-	return keyfunc.New(keyfunc.Options{Storage: all.Storage(), UseWhitelist: []jwkset.USE{jwkset.UseSig, ""}}) // not "enc"
+	storage := jwkset.NewMemoryStorage()
+	if err := storage.KeyReplaceAll(context.Background(), good); err != nil { // KeyWrite keeps one of those without an ID
+		return nil, nil, err
+	}
+	keys, err = keyfunc.New(keyfunc.Options{Storage: storage})
+	return keys, leftOut, err
+}
+
+var errSymmetric = errors.New("has a symmetric key: whoever can verify with it can sign")
+
+func parseKey(raw json.RawMessage) (jwkset.JWK, error) {
+	var key jwkset.JWKMarshal
+	if err := json.Unmarshal(raw, &key); err != nil {
+		return jwkset.JWK{}, err
+	}
+	switch {
+	case key.KTY == jwkset.KtyOct:
+		return jwkset.JWK{}, errSymmetric
+	case key.USE != "" && key.USE != jwkset.UseSig, len(key.KEYOPS) > 0 && !slices.Contains(key.KEYOPS, jwkset.KeyOpsVerify):
+		return jwkset.JWK{}, errors.New("is not for signatures")
+	case key.ALG != "" && !slices.Contains(algorithms, key.ALG.String()):
+		return jwkset.JWK{}, fmt.Errorf("is for %s: want %s", key.ALG, strings.Join(algorithms, ", "))
+	}
+	return jwkset.NewJWKFromMarshal(key, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
 }

@@ -52,6 +52,7 @@ type Server struct {
 	grpc     *grpc.Server
 	http     *http.Server
 	health   *health.Server
+	end      context.CancelFunc // of streams
 	services *services.Manager
 	tracer   *tracing.Tracer
 	registry *prometheus.Registry
@@ -91,10 +92,12 @@ func New(ctx context.Context, o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
+	ending, end := context.WithCancel(context.Background())
+	s.end = end
 	// Plaintext on loopback: who may call is decided by the sidecar, which alone can connect.
 	s.grpc = grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), s.tracer.Server(), grpc.ChainUnaryInterceptor(
 		calls.Server, interceptor.Recover(o.Log), auth.Unary, interceptor.Log(o.Log), interceptor.Validate(validator)),
-		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.RecoverStream(o.Log), auth.Stream, interceptor.LogStream(o.Log)))
+		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.EndStreams(ending), interceptor.RecoverStream(o.Log), auth.Stream, interceptor.LogStream(o.Log)))
 	for _, one := range chosen {
 		one.register(s.grpc)
 	}
@@ -186,6 +189,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) stop() {
 	s.health.Shutdown() // before the calls end: whoever watches sends no new ones
+	s.end()
 	s.options.Log.Info("stopping", "within", stopTimeout.String())
 	hurry := time.AfterFunc(stopTimeout, s.grpc.Stop)
 	s.grpc.GracefulStop()

@@ -171,6 +171,9 @@ func (p *payments) checkPayer(ctx context.Context, user string) error {
 		if ctx.Err() != nil {
 			return status.FromContextError(ctx.Err()).Err()
 		}
+	case codes.PermissionDenied, codes.Unauthenticated:
+		p.log.ErrorContext(ctx, "the contact service refuses this service: its allow has to name this service and GetUserInfo", "error", err.Error())
+		return explain(codes.Unavailable, "CONTACT_SERVICE_REFUSES", "the contact service refuses to answer the payment service, which whoever runs them has to mend: no payment was taken, try again later with the same key")
 	}
 	p.log.WarnContext(ctx, "the contact service does not answer", "error", err.Error())
 	return explain(codes.Unavailable, "CONTACT_SERVICE_UNAVAILABLE", "the contact service does not answer: no payment was taken, try again with the same key")

@@ -59,6 +59,7 @@ type Server struct {
 	grpc     *grpc.Server
 	http     *http.Server
 	health   *health.Server
+	end      context.CancelFunc // of streams
 	services *services.Manager
 	tracer   *tracing.Tracer
 	identity mtls.Identity // nil where a sidecar has it
@@ -141,11 +142,13 @@ func (s *Server) wire() error {
 	if err != nil {
 		return fmt.Errorf("register the metrics of calls: %w", err)
 	}
+	ending, end := context.WithCancel(context.Background())
+	s.end = end
 	s.grpc = grpc.NewServer(grpc.Creds(creds), s.tracer.Server(), grpc.MaxRecvMsgSize(maxRequest), grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionAgeGrace}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepalive, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Recover(s.log), auth.Unary, interceptor.Log(s.log), interceptor.Validate(validator)),
-		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.RecoverStream(s.log), auth.Stream, interceptor.LogStream(s.log), interceptor.ValidateStream(validator)))
+		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.EndStreams(ending), interceptor.RecoverStream(s.log), auth.Stream, interceptor.LogStream(s.log), interceptor.ValidateStream(validator)))
 	paymentv1.RegisterPaymentServiceServer(s.grpc, &payments{store: s.store, contacts: contacts, now: time.Now, log: s.log})
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	s.health.SetServingStatus(paymentv1.PaymentService_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
@@ -249,6 +252,7 @@ func (s *Server) serve(ctx context.Context) (err error) {
 
 func (s *Server) stop() {
 	s.health.Shutdown() // before the calls end: whoever watches sends no new ones
+	s.end()
 	s.log.Info("stopping", "within", s.config.GRPC.ShutdownTimeout().String())
 	hurry := time.AfterFunc(s.config.GRPC.ShutdownTimeout(), s.grpc.Stop)
 	s.grpc.GracefulStop()

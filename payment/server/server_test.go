@@ -53,6 +53,8 @@ func (p *people) GetUserInfo(ctx context.Context, r *contactv1.GetUserInfoReques
 	case "user_slow":
 		<-p.hold
 	case "user_1":
+	case "user_secret":
+		return nil, status.Error(codes.PermissionDenied, "no rule admits you")
 	default:
 		return nil, status.Error(codes.NotFound, "no such user")
 	}
@@ -265,6 +267,21 @@ func TestAPaymentIsTakenOnceAndItsAnswerReplayed(t *testing.T) {
 	}
 }
 
+func TestAContactServiceThatRefusesIsTheOperatorsToMendAndNoPaymentIsTaken(t *testing.T) {
+	l := start(t, nil, insecure.NewCredentials())
+	refused := order("order-1")
+	refused.PayerUserId = "user_secret"
+	_, err := l.client().CreatePayment(l.as("ann", "k"), refused)
+	wantError(t, err, codes.Unavailable, "CONTACT_SERVICE_REFUSES")
+	if got := l.log.String(); !strings.Contains(got, "its allow has to name this service and GetUserInfo") {
+		t.Errorf("the log does not say what to do: %s", got)
+	}
+	refused.PayerUserId = "user_1"
+	if _, err := l.client().CreatePayment(l.as("ann", "k"), refused); err != nil {
+		t.Errorf("the same key afterwards: %v", err)
+	}
+}
+
 func TestWhatIsRefusedBeforeItBeginsIsNotRemembered(t *testing.T) {
 	l := start(t, nil, insecure.NewCredentials())
 	client := l.client()
@@ -314,6 +331,31 @@ func TestACallUnderWayHoldsItsKeyAndEndsBeforeTheProcess(t *testing.T) {
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWhoWatchesTheHealthIsToldAndDoesNotHoldUpTheEnd(t *testing.T) {
+	l := start(t, func(c *config.Config) { c.GRPC.ShutdownTimeoutSeconds = 3600 }, insecure.NewCredentials())
+	watch, err := healthv1.NewHealthClient(l.dial(insecure.NewCredentials())).Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := watch.Recv(); err != nil || answer.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+		t.Fatalf("got %v, %v", answer, err)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- l.stop() }()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		l.server.grpc.Stop()
+		t.Error("the process waits for who watches")
+	}
+	if answer, err := watch.Recv(); err == nil && answer.GetStatus() == healthv1.HealthCheckResponse_SERVING {
+		t.Errorf("got %v", answer)
 	}
 }
 

@@ -104,6 +104,14 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	if s.lock, err = lock(path + ".lock"); err != nil {
 		return nil, err
 	}
+	// SQLite would make it readable to all, and makes those beside it like it.
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the configuration names it
+	if err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	if err := file.Close(); err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
 	// FULL: what was answered must be on the disk, and WAL alone syncs at checkpoints only. IMMEDIATE: a transaction that
 	// reads before it writes must not find at its end that another one wrote.
 	if s.write, err = open(path, 1, "_txlock=immediate", "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)"); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -211,6 +212,21 @@ func TestASecondProcessIsRefusedAndToldWhy(t *testing.T) {
 	openStore(t, path)
 	if _, err := Open(t.Context(), path, Options{}); err == nil || !strings.Contains(err.Error(), "the store is in use: another process holds "+path+".lock") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheFilesAreTheProcesssOwn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s, _ := openStore(t, path)
+	mustCreate(t, s, key(ann, "k"), Fingerprint{1}, payment(ann, "1"))
+	files, err := filepath.Glob(path + "*")
+	if err != nil || len(files) != 4 { // with -wal, -shm and .lock
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", file, info.Mode(), err)
+		}
 	}
 }
 

@@ -61,7 +61,11 @@ var _ = AfterSuite(func() {
 		{"-n", "payments", "-l", "mesh.jia.app/endpoint=true", "--all-containers"},
 		{"-n", "people", "-l", "mesh.jia.app/endpoint=true", "--all-containers"},
 	} {
-		out := kubectl(append([]string{"logs", "--tail=-1"}, of...)...)
+		var out string
+		Eventually(func() (err error) { // a pod that begins has no log yet, and one that ends has none any more
+			out, err = run("", append([]string{"logs", "--tail=-1"}, of...)...)
+			return err
+		}).Should(Succeed())
 		Expect(out).NotTo(BeEmpty())
 		Expect(out).NotTo(Or(ContainSubstring("PRIVATE KEY"), MatchRegexp(`eyJ[A-Za-z0-9_-]{10,}`)))
 	}

@@ -141,7 +141,7 @@ var _ = Describe("a manager that is rolled", func() {
 		for id := range entriesOf(Default, "pm1.main.payments.after-the-restart.") {
 			before[id] = "0"
 		}
-		Consistently(func(g Gomega) { g.Expect(revisions(g, "pm1.")).To(Equal(before)) }).WithTimeout(10 * time.Second).Should(Succeed())
+		Consistently(func(g Gomega) { g.Expect(revisions(g, "pm1.")).To(Equal(before)) }).WithTimeout(5 * time.Second).Should(Succeed())
 		kubectl("wait", "--for=condition=Ready", "serviceidentities", "--all", "-A", "--timeout=60s")
 	})
 })

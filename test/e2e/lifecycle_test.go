@@ -9,6 +9,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // peopleService is a MeshService in the namespace people that anybody of the mesh could be.
@@ -79,8 +80,10 @@ var _ = Describe("what somebody changes by hand", func() {
 				ContainSubstring("networkpolicy.networking.k8s.io/document-service"), ContainSubstring("service/family-service")))
 			g.Expect(kubectl("get", "deployment", "-n", "people", "family-service", "-o", `jsonpath={.spec.template.spec.containers[0].image}`)).To(Equal("paymesh/people:dev"))
 		}).WithTimeout(20 * time.Second).Should(Succeed())
-		ready("msvc", "people", "document-service")
-		ready("msvc", "people", "family-service")
+		for _, name := range []string{"document-service", "family-service"} {
+			ready("msvc", "people", name)
+			Eventually(func() []corev1.Pod { return podsOf("people", name) }).Should(HaveLen(1))
+		}
 		Eventually(func() map[string]string {
 			return without(without(runs(), "people", "document-service"), "people", "family-service")
 		}).

@@ -28,6 +28,19 @@ type objectConfig struct {
 // it returns an error, what was set before holds on. Streams with another ID are ended, those that waited for the object
 // are answered.
 func (s *Server) Set(key mesh.ProxyKey, id spiffeid.ID, r xds.Resources) error {
+	err := s.set(key, id, r)
+	s.locked(func() {
+		if (err == nil) != (s.problems[key] == nil) {
+			s.changed(key)
+		}
+		if s.problems[key] = err; err == nil {
+			delete(s.problems, key)
+		}
+	})
+	return err
+}
+
+func (s *Server) set(key mesh.ProxyKey, id spiffeid.ID, r xds.Resources) error {
 	if !id.MemberOf(s.options.Cluster.TrustDomain) {
 		return fmt.Errorf("set what the proxies of %s get: SPIFFE ID %q is not of the trust domain %s", key, id, s.options.Cluster.TrustDomain)
 	}
@@ -66,6 +79,7 @@ func equalVersions(a, b wanted) bool {
 // pods go before it does.
 func (s *Server) Remove(key mesh.ProxyKey) {
 	s.locked(func() {
+		delete(s.problems, key)
 		old, known := s.configs[key]
 		if !known {
 			return

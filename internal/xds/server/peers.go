@@ -143,6 +143,9 @@ func (p *Peers) Proxies(key mesh.ProxyKey) []Proxy {
 // Version is that of what this replica gives the proxies of an object; empty where it is not set.
 func (p *Peers) Version(key mesh.ProxyKey) string { return p.server.Version(key) }
 
+// Problem is why this replica does not serve what was to be set last for an object; nil where it does.
+func (p *Peers) Problem(key mesh.ProxyKey) error { return p.server.Problem(key) }
+
 func merge(reports []map[string]holdings, want wanted) map[string]Proxy {
 	byPod := map[string]Proxy{}
 	for _, report := range reports {

@@ -59,6 +59,7 @@ type Server struct {
 	stopping  bool
 	number    uint64
 	configs   map[mesh.ProxyKey]*objectConfig
+	problems  map[mesh.ProxyKey]error // of those that could not be set
 	endpoints addresses
 	// users are the objects that ask for the endpoints of a port.
 	users map[mesh.EndpointKey]map[mesh.ProxyKey]struct{}
@@ -92,7 +93,7 @@ type NACK struct {
 func New(o Options) *Server {
 	return &Server{
 		options: o, metrics: newMetrics(o.Registerer, o.Log), limits: newLimits(), clusterPatience: clusterPatience,
-		configs: map[mesh.ProxyKey]*objectConfig{}, endpoints: addresses{}, users: map[mesh.EndpointKey]map[mesh.ProxyKey]struct{}{},
+		configs: map[mesh.ProxyKey]*objectConfig{}, problems: map[mesh.ProxyKey]error{}, endpoints: addresses{}, users: map[mesh.EndpointKey]map[mesh.ProxyKey]struct{}{},
 		streams: map[*stream]struct{}{}, byKey: streamIndex{}, pending: map[mesh.ProxyKey]struct{}{},
 	}
 }
@@ -120,6 +121,13 @@ func (s *Server) Version(key mesh.ProxyKey) string {
 		return c.version
 	}
 	return ""
+}
+
+// Problem is why Set failed for an object the last time; nil where it did not.
+func (s *Server) Problem(key mesh.ProxyKey) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.problems[key]
 }
 
 // Notify has f called when what Proxies says of an object may have changed, also when what is wanted has. It must not

@@ -19,6 +19,7 @@ import (
 	"github.com/jia-app/paymesh/payment/discovery"
 	"github.com/jia-app/paymesh/payment/gateway"
 	"github.com/jia-app/paymesh/payment/paymentv1"
+	"github.com/jia-app/paymesh/test/lab"
 )
 
 func TestTheGatewayClientPaysThroughTheGateway(t *testing.T) {
@@ -62,9 +63,12 @@ func TestTheGatewayClientPaysThroughTheGateway(t *testing.T) {
 	}
 
 	// What the page /health/services tells of the sidecar, from a real one.
-	sidecar, err := discovery.AskSidecar(t.Context(), http.DefaultClient, fmt.Sprintf("%s:%d", d.payments.ip, mesh.AdminPort))
 	contacts := d.payment.Upstreams[0].Service.String() + "/grpc"
-	if err != nil || sidecar.State != "LIVE" || sidecar.Clusters[contacts] != (discovery.Cluster{Endpoints: 1, Usable: 1}) {
-		t.Errorf("the sidecar says %+v, %v", sidecar, err)
-	}
+	lab.Eventually(t, patience, func() error {
+		sidecar, err := discovery.AskSidecar(t.Context(), http.DefaultClient, fmt.Sprintf("%s:%d", d.payments.ip, mesh.AdminPort))
+		if err == nil && (sidecar.State != "LIVE" || sidecar.Clusters[contacts] != (discovery.Cluster{Endpoints: 1, Usable: 1})) {
+			err = fmt.Errorf("the sidecar says %+v", sidecar)
+		}
+		return err
+	})
 }

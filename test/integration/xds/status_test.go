@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -152,9 +153,12 @@ func (o *operator) run(t *testing.T, key types.NamespacedName) *pod {
 	lab.Eventually(t, patience, func() error { return o.client.Get(t.Context(), key, deployment) })
 	must(t, o.client.Get(t.Context(), types.NamespacedName{Namespace: key.Namespace, Name: key.Name + "-proxy"}, files))
 	object := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name + "-1", Labels: deployment.Spec.Template.Labels},
-		Spec:       corev1.PodSpec{NodeName: "node-1", ServiceAccountName: key.Name, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name + "-1", Labels: deployment.Spec.Template.Labels, OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: key.Name + "-1", UID: "1", Controller: ptr.To(true)},
+		}},
+		Spec: corev1.PodSpec{NodeName: "node-1", ServiceAccountName: key.Name, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}
+	object.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = "1"
 	must(t, o.client.Create(t.Context(), object))
 	object.Status = corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
 	must(t, o.client.Status().Update(t.Context(), object))
