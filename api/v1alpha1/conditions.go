@@ -125,6 +125,8 @@ const (
 	ReasonJWTUnknown = "JWTUnknown"
 	// ReasonMethodUnknown (False): the descriptor set lacks a method, or its google.api.http option where it is needed.
 	ReasonMethodUnknown = "MethodUnknown"
+	// ReasonGatewayFull (False): the routes of the gateway would become too large with the exposure.
+	ReasonGatewayFull = "GatewayFull"
 )
 
 // Reasons of the condition Programmed.

@@ -13,6 +13,9 @@ import (
 type apiCache struct {
 	maxBytes int
 	reading  sync.Mutex // one set is parsed at a time: it takes 30 times its size, for a moment
+	// apart is the last one that was taken apart to be cut, and what it says.
+	apartOf *api
+	apart   *cutter
 
 	mu     sync.Mutex
 	bytes  int
@@ -35,10 +38,11 @@ type apiEntry struct {
 	hash [sha256.Size]byte
 	api  *api
 	err  error
+	cuts int // bytes of what was made of it
 }
 
 // apis are what descriptor sets say that this process has come across.
-var apis = &apiCache{maxBytes: 32 << 20}
+var apis = &apiCache{maxBytes: 64 << 20}
 
 // read is parseDescriptors, once for each content.
 func (c *apiCache) read(raw []byte) (*api, error) {
@@ -52,7 +56,9 @@ func (c *apiCache) read(raw []byte) (*api, error) {
 		return known.api, known.err
 	}
 	entry := &apiEntry{hash: hash}
-	entry.api, entry.err = parseDescriptors(raw)
+	if entry.api, entry.err = parseDescriptors(raw); entry.err == nil {
+		entry.api.hash = hash
+	}
 	c.put(entry)
 	return entry.api, entry.err
 }
@@ -98,6 +104,23 @@ func (c *apiCache) put(entry *apiEntry) {
 	}
 	c.of[entry.hash] = c.recent.PushFront(entry)
 	c.bytes += entry.size()
+	c.shrink()
+}
+
+// grew counts what has been made of a descriptor set, if that is still remembered.
+func (c *apiCache) grew(a *api, bytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	element := c.of[a.hash]
+	if element == nil || entryOf(element).api != a {
+		return
+	}
+	entryOf(element).cuts += bytes
+	c.bytes += bytes
+	c.shrink()
+}
+
+func (c *apiCache) shrink() {
 	for c.bytes > c.maxBytes && c.recent.Len() > 0 {
 		oldest := entryOf(c.recent.Back())
 		c.recent.Remove(c.of[oldest.hash])
@@ -113,7 +136,7 @@ func entryOf(element *linked.Element) *apiEntry {
 // size is about what the entry takes in memory.
 func (e *apiEntry) size() int {
 	const item = 160 // an entry, a service, a method or a binding, with its headers
-	size := item
+	size := item + e.cuts
 	if e.err != nil {
 		return size + len(e.err.Error())
 	}

@@ -1,11 +1,13 @@
 package mesh
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
@@ -16,10 +18,13 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 )
 
-// api is what a service's google.protobuf.FileDescriptorSet says, as far as the Mesh has use for it. It is not changed once
-// read: Builds share it.
+// api is what a service's google.protobuf.FileDescriptorSet says, as far as the Mesh has use for it. Builds share it.
 type api struct {
-	services map[string]*apiService // by the full name
+	services map[string]*apiService // by the full name; not changed once read
+	hash     [sha256.Size]byte      // of the set
+
+	mu   sync.Mutex
+	made map[string][]byte // what cut has made, by the methods
 }
 
 // apiService is a gRPC service of a descriptor set.
@@ -76,7 +81,7 @@ func parseDescriptors(raw []byte) (*api, error) {
 	if err != nil {
 		return nil, fmt.Errorf("it does not hold together (%s): %s", plain(err), remake)
 	}
-	read := &api{services: map[string]*apiService{}}
+	read := &api{services: map[string]*apiService{}, made: map[string][]byte{}}
 	files.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)

@@ -19,6 +19,7 @@ type candidate struct {
 	wants    []want
 	claims   []*claim
 	served   bool
+	sizes    []int // of its methods' descriptors, where they are known
 }
 
 // addExposures makes a Route of each exposure that its gateway admits and that nobody stands against, and the service's Rule
@@ -43,16 +44,27 @@ func (b *builder) addExposures() {
 			-compareBools(x.service.isRecorded(x.exposure), y.service.isRecorded(y.exposure)), cmp.Compare(x.exposure.Name, y.exposure.Name))
 	})
 	all := newClaims(candidates)
+	var unclaimed []*candidate
 	for _, c := range candidates {
 		if refused := all.settle(c); refused != nil {
 			b.unexposed(c.service, c.exposure, *refused)
 			continue
 		}
+		unclaimed = append(unclaimed, c)
+	}
+	// Who is served as it is keeps its room, too.
+	slices.SortStableFunc(unclaimed, func(x, y *candidate) int { return -compareBools(x.incumbent(), y.incumbent()) })
+	for _, c := range b.withRoom(unclaimed) {
 		c.accept()
 	}
 	for _, s := range b.services {
 		b.keepRecords(s, of, all)
 	}
+}
+
+// incumbent reports whether the exposure is recorded as being served at each of its paths.
+func (c *candidate) incumbent() bool {
+	return !slices.ContainsFunc(c.claims, func(wanted *claim) bool { return !wanted.recorded })
 }
 
 func (c *candidate) accept() {
@@ -107,10 +119,12 @@ func (b *builder) judge(s *service, exposure *meshv1alpha1.Exposure) (*candidate
 		c.route.Hostnames = append(c.route.Hostnames, string(hostname))
 	}
 	slices.Sort(c.route.Hostnames)
-	c.route.Descriptors = s.descriptors
 	c.wants = c.route.wants()
 	if refused := tooMany(c.wants); refused != nil {
 		return nil, refused
+	}
+	if exposure.Transcode {
+		c.route.Descriptors = apis.cut(s.api, s.descriptors, methods)
 	}
 	return c, nil
 }

@@ -128,7 +128,7 @@ func TestAPodWaitsForItsIdentityAndForTheManager(t *testing.T) {
 	stays := func() {
 		t.Helper()
 		lab.Eventually(t, patience, func() error {
-			if _, _, err := get(fmt.Sprintf("http://%s:%d/ready", p.ip, mesh.ReadyPort)); err == nil {
+			if err := p.ready(t); err == nil {
 				t.Fatal("it is ready with nothing")
 			}
 			if time.Now().Before(closed) {
