@@ -40,11 +40,10 @@ type host struct {
 // from a younger one, and who edits what is served keeps it.
 type claims map[host]*patterns
 
-// newClaims enters the claims of the candidates, which are ranked.
+// newClaims enters the claims of the candidates.
 func newClaims(candidates []*candidate) claims {
 	all := claims{}
-	for rank, c := range candidates {
-		c.rank = rank
+	for _, c := range candidates {
 		for _, hostname := range c.route.Hostnames {
 			at := host{c.gateway.Key, hostname}
 			if all[at] == nil {
@@ -60,8 +59,8 @@ func newClaims(candidates []*candidate) claims {
 	return all
 }
 
-// settle grants a candidate its claims, or says why not. Those that come before it have been settled.
-func (a claims) settle(c *candidate) *refusal {
+// judge says why a candidate cannot have its claims; nil where it can. Those that come before it have theirs.
+func (a claims) judge(c *candidate) *refusal {
 	own := map[servedAt]string{}
 	for _, wanted := range c.claims {
 		if holder := a.holder(wanted); holder != nil {
@@ -78,10 +77,13 @@ func (a claims) settle(c *candidate) *refusal {
 		}
 		own[place] = wanted.rpc
 	}
+	return nil
+}
+
+func (c *candidate) grant() {
 	for _, wanted := range c.claims {
 		wanted.granted = true
 	}
-	return nil
 }
 
 // holder is the claim of somebody else that stands against one; nil where none does.

@@ -208,26 +208,40 @@ func TestAGatewayWithoutRoomRefusesWhoComesAndKeepsWhoIsThere(t *testing.T) {
 		return c
 	}
 	large, small := comes("large", 64, 600<<10, "api.example.com"), comes("small", 2, 100, "api.example.com")
-	b := &builder{}
-	fit := b.withRoom([]*candidate{large, small})
-	if !slices.Equal(fit, []*candidate{large}) || len(b.problems) != 1 || b.problems[0].Reason != meshv1alpha1.ReasonGatewayFull || b.problems[0].Object != small.service.Key {
-		t.Errorf("%d of 2 are served, with the problems %v", len(fit), b.problems)
+	used := rooms{}
+	if refused := used.add(large); refused != nil {
+		t.Fatal(refused)
 	}
-	if size := sizeOf(fit); size > gatewayRoom {
+	if refused := used.add(small); refused == nil || refused.reason != meshv1alpha1.ReasonGatewayFull {
+		t.Errorf("the second is let in: %v", refused)
+	}
+	if size := used[g].size; size > gatewayRoom {
 		t.Errorf("%d bytes are served", size)
 	}
-	t.Logf("%v", b.problems)
 	// Under a host name of its own there is room for it, and many small ones can share one.
 	all := []*candidate{large, comes("small", 2, 100, "small.example.com")}
 	for i := range 40 {
-		all = append(all, comes(fmt.Sprintf("shared-%d", i), 8, 100, "shared.example.com"))
+		all = append(all, comes(fmt.Sprintf("shared-%d", i), 8, 100, "shared.example.com", "also-shared.example.com"))
 	}
-	b = &builder{}
-	if fit := b.withRoom(all); len(fit) != len(all) || len(b.problems) > 0 {
-		t.Errorf("%d of %d are served, with the problems %v", len(fit), len(all), b.problems)
+	used = rooms{}
+	for _, c := range all {
+		if refused := used.add(c); refused != nil {
+			t.Error(refused)
+		}
 	}
+	used.describe()
 	if all[0].route.Methods[0].Descriptors != nil || all[2].route.Methods[0].Descriptors == nil {
 		t.Error("where an exposure is alone its methods need no descriptors of their own, and where not they do")
 	}
-	t.Logf("%d bytes of %d", sizeOf(all), gatewayRoom)
+	// What was counted one after the other is what there is: host names that the same exposures have share their routes.
+	counted, seen := 0, map[*shownHost]bool{}
+	for _, h := range used[g].hosts {
+		if !seen[h] {
+			seen[h], counted = true, counted+h.size
+		}
+	}
+	if counted != used[g].size || len(seen) != 3 {
+		t.Errorf("%d bytes were counted for %d kinds of hosts, and there are %d", used[g].size, len(seen), counted)
+	}
+	t.Logf("%d bytes of %d", used[g].size, gatewayRoom)
 }

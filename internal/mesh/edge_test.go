@@ -99,12 +99,18 @@ func descriptorsWith(padding int, paths ...string) []byte {
 		service.Method = append(service.Method, &descriptorpb.MethodDescriptorProto{Name: proto.String(fmt.Sprintf("M%d", i)), InputType: proto.String(".t.M"), OutputType: proto.String(".t.M"), Options: options})
 	}
 	file.Service = append(file.Service, service)
+	internal := &descriptorpb.ServiceDescriptorProto{Name: proto.String("Internal")} // as a large API has, of which this exposes a part
 	for i := range padding {
 		message := &descriptorpb.DescriptorProto{Name: proto.String(fmt.Sprintf("Padding%d", i))}
+		of := proto.String(".t." + message.GetName())
+		internal.Method = append(internal.Method, &descriptorpb.MethodDescriptorProto{Name: message.Name, InputType: of, OutputType: of})
 		for number := int32(1); number <= 20; number++ {
 			message.Field = append(message.Field, text(fmt.Sprintf("field_number_%d", number), number))
 		}
 		file.MessageType = append(file.MessageType, message)
+	}
+	if padding > 0 {
+		file.Service = append(file.Service, internal)
 	}
 	raw, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
 		protodesc.ToFileDescriptorProto(descriptorpb.File_google_protobuf_descriptor_proto),

@@ -44,17 +44,25 @@ func (b *builder) addExposures() {
 			-compareBools(x.service.isRecorded(x.exposure), y.service.isRecorded(y.exposure)), cmp.Compare(x.exposure.Name, y.exposure.Name))
 	})
 	all := newClaims(candidates)
-	var unclaimed []*candidate
-	for _, c := range candidates {
-		if refused := all.settle(c); refused != nil {
+	// Who is served as it is comes before who wants more, for the room of a gateway, too.
+	slices.SortStableFunc(candidates, func(x, y *candidate) int { return -compareBools(x.incumbent(), y.incumbent()) })
+	var fit []*candidate
+	used := rooms{}
+	for rank, c := range candidates {
+		c.rank = rank
+		refused := all.judge(c)
+		if refused == nil {
+			refused = used.add(c)
+		}
+		if refused != nil {
 			b.unexposed(c.service, c.exposure, *refused)
 			continue
 		}
-		unclaimed = append(unclaimed, c)
+		c.grant()
+		fit = append(fit, c)
 	}
-	// Who is served as it is keeps its room, too.
-	slices.SortStableFunc(unclaimed, func(x, y *candidate) int { return -compareBools(x.incumbent(), y.incumbent()) })
-	for _, c := range b.withRoom(unclaimed) {
+	used.describe()
+	for _, c := range fit {
 		c.accept()
 	}
 	for _, s := range b.services {

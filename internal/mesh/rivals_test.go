@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
@@ -228,5 +230,46 @@ func TestAnExposureWithMorePathsThanARecordHoldsIsRefused(t *testing.T) {
 				t.Errorf("got %d paths, told %q", len(paths), told)
 			}
 		})
+	}
+}
+
+// large are descriptors of 600 KB that each method of these paths needs.
+func large(t *testing.T, paths ...string) []byte {
+	t.Helper()
+	set := &descriptorpb.FileDescriptorSet{}
+	if err := proto.Unmarshal(descriptorsWith(0, paths...), set); err != nil {
+		t.Fatal(err)
+	}
+	message := set.GetFile()[3].GetMessageType()[0]
+	for i := range 15_000 {
+		field := proto.CloneOf(message.GetField()[0])
+		field.Name, field.Number = proto.String(fmt.Sprintf("field_of_some_length_%d", i)), proto.Int32(int32(100+i))
+		message.Field = append(message.Field, field)
+	}
+	raw, err := proto.Marshal(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func TestWhoIsRefusedForLackOfRoomKeepsNobodyElseFromAPath(t *testing.T) {
+	e := newEdge(t)
+	var paths []string
+	for i := range 10 {
+		paths = append(paths, fmt.Sprintf("/v1/large%d", i))
+	}
+	e.add("pay", "large", 1000, shop, large(t, paths...))
+	crowded := e.add("pay", "crowded", 2000, shop, descriptorsWith(0, "/v1/a"))
+	crowded.Spec.Expose[0].Hostnames = append(crowded.Spec.Expose[0].Hostnames, "other.example.com")
+	e.add("pay", "young", 3000, "other.example.com", descriptorsWith(0, "/v1/a"))
+	for range 3 { // with what is recorded of the round before
+		served, told := e.served(t)
+		if served["/v1/a"] != "young/api" || served["/v1/large0"] != "large/api" {
+			t.Fatalf("served are %v, and told is %s", served, told)
+		}
+		if !strings.Contains(told, "MeshService pay/crowded: Exposed") {
+			t.Errorf("told is %s", told)
+		}
 	}
 }

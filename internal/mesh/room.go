@@ -1,10 +1,6 @@
 package mesh
 
 import (
-	"fmt"
-	"maps"
-	"slices"
-
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 )
 
@@ -16,87 +12,113 @@ const (
 	routeSize = 1 << 10
 )
 
-// withRoom leaves out those for whom their gateway has no room after those before them, and says so.
-func (b *builder) withRoom(candidates []*candidate) []*candidate {
-	of := map[*gateway][]*candidate{}
-	var fit []*candidate
-	for _, c := range candidates {
-		with := append(slices.Clip(of[c.gateway]), c)
-		if size := sizeOf(with); size > gatewayRoom {
-			b.unexposed(c.service, c.exposure, *refuse(meshv1alpha1.ReasonGatewayFull, "",
-				"with it the routes of MeshGateway %s would take %d KiB, and it has room for %d: give it host names of its own, since each path that shares one with other transcoded exposures takes descriptors of its own; or make the messages of its methods smaller, expose fewer methods, or choose another gateway",
-				c.gateway.Key, size>>10, gatewayRoom>>10))
-			continue
-		}
-		of[c.gateway] = with
-		fit = append(fit, c)
-	}
-	for _, all := range of {
-		for _, host := range hosts(all) {
-			if host.shared {
-				for _, c := range host.serves {
-					c.describeEach()
-				}
-			}
-		}
-	}
-	return fit
+// rooms are how the gateways' room is used by the exposures that have been let in.
+type rooms map[*gateway]*room
+
+type room struct {
+	hosts map[string]*shownHost
+	size  int
 }
 
-// shownHost is what is served under one host name, or several.
+// shownHost is what is served under some host names: those that the same exposures have share their routes.
 type shownHost struct {
+	names  int
 	serves []*candidate
-	shared bool // by several that are transcoded
+	size   int
 }
 
-// hosts are the distinct ones, as a gateway has them.
-func hosts(candidates []*candidate) []shownHost {
-	served := map[string][]int{}
-	for i, c := range candidates {
-		for _, hostname := range c.route.Hostnames {
-			served[hostname] = append(served[hostname], i)
+// add lets an exposure in, or says that its gateway has no room for it.
+func (r rooms) add(c *candidate) *refusal {
+	of := r[c.gateway]
+	if of == nil {
+		of = &room{hosts: map[string]*shownHost{}}
+		r[c.gateway] = of
+	}
+	moved := map[*shownHost]*shownHost{} // nil is what a new host name has
+	for _, hostname := range c.route.Hostnames {
+		old := of.hosts[hostname]
+		if moved[old] == nil {
+			moved[old] = old.with(c)
+		}
+		moved[old].names++
+	}
+	size := of.size
+	for old, now := range moved {
+		size += now.size
+		if old != nil && old.names == now.names {
+			size -= old.size
 		}
 	}
-	known := map[string]bool{}
-	var all []shownHost
-	for _, hostname := range slices.Sorted(maps.Keys(served)) {
-		key := fmt.Sprint(served[hostname])
-		if known[key] {
-			continue
+	if size > gatewayRoom {
+		return refuse(meshv1alpha1.ReasonGatewayFull, "",
+			"with it the routes of MeshGateway %s would take %d KiB, and it has room for %d: give it host names of its own, since each path that shares one with other transcoded exposures takes descriptors of its own; or make the messages of its methods smaller, expose fewer methods, or choose another gateway",
+			c.gateway.Key, size>>10, gatewayRoom>>10)
+	}
+	of.size = size
+	for _, hostname := range c.route.Hostnames {
+		old := of.hosts[hostname]
+		of.hosts[hostname] = moved[old]
+		if old != nil {
+			old.names--
 		}
-		known[key] = true
-		h, transcoded := shownHost{}, 0
-		for _, i := range served[hostname] {
-			h.serves = append(h.serves, candidates[i])
-			if candidates[i].route.Transcode {
-				transcoded++
+	}
+	return nil
+}
+
+// with is what the host names have that get one exposure more.
+func (h *shownHost) with(c *candidate) *shownHost {
+	now := &shownHost{}
+	if h != nil {
+		now.serves = append(now.serves, h.serves...)
+	}
+	now.serves = append(now.serves, c)
+	shared := now.shared()
+	for _, c := range now.serves {
+		now.size += c.size(shared)
+	}
+	return now
+}
+
+// shared reports whether several are transcoded: then each route has the descriptors of its method, and else the only one
+// that is transcoded has its own once.
+func (h *shownHost) shared() bool {
+	transcoded := 0
+	for _, c := range h.serves {
+		if c.route.Transcode {
+			transcoded++
+		}
+	}
+	return transcoded > 1
+}
+
+// describe gives each method descriptors of its own where it needs them.
+func (r rooms) describe() {
+	for _, of := range r {
+		for _, h := range of.hosts {
+			if !h.shared() {
+				continue
+			}
+			for _, c := range h.serves {
+				c.describeEach()
 			}
 		}
-		h.shared = transcoded > 1
-		all = append(all, h)
 	}
-	return all
 }
 
-// sizeOf is what the routes of a gateway with these exposures take: where one alone is transcoded under a host name its
-// descriptors are there once, and else with each route.
-func sizeOf(candidates []*candidate) int {
+// size is what the routes of an exposure take under one host name.
+func (c *candidate) size(shared bool) int {
 	size := 0
-	for _, h := range hosts(candidates) {
-		for _, c := range h.serves {
-			if c.route.Transcode && !h.shared {
-				size += len(c.route.Descriptors)
-			}
-			for i, method := range c.route.Methods {
-				if c.route.GRPC {
-					size += routeSize
-				}
-				for _, binding := range method.Bindings {
-					size += routeSize + len(binding.Template)
-					if h.shared {
-						size += c.sizeOfMethod(i)
-					}
-				}
+	if c.route.Transcode && !shared {
+		size += len(c.route.Descriptors)
+	}
+	for i, method := range c.route.Methods {
+		if c.route.GRPC {
+			size += routeSize
+		}
+		for _, binding := range method.Bindings {
+			size += routeSize + len(binding.Template)
+			if shared {
+				size += c.sizeOfMethod(i)
 			}
 		}
 	}
