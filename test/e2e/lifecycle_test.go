@@ -38,7 +38,8 @@ var _ = Describe("a MeshService that is deleted", func() {
 		ready("msvc", "people", name)
 		Expect(owned(name)).NotTo(BeEmpty())
 		admin := portForward("people", onlyPod("people", name).Name, "8500")
-		connected := connectedProxies()
+		connected, managers := overManagers("paymesh_xds_connected_proxies")
+		served, _ := overManagers("paymesh_xds_objects")
 
 		kubectl("delete", "msvc", "-n", "people", name, "--wait=false")
 		Eventually(func(g Gomega) {
@@ -60,7 +61,12 @@ var _ = Describe("a MeshService that is deleted", func() {
 		}).Should(Succeed())
 		kubectl("wait", "-n", "people", "--for=delete", "msvc/"+name, "--timeout=30s")
 		Eventually(func() []string { return owned(name) }).Should(BeEmpty())
-		Eventually(connectedProxies).Should(Equal(connected - 1))
+		Eventually(func(g Gomega) {
+			now, _ := overManagers("paymesh_xds_connected_proxies")
+			has, _ := overManagers("paymesh_xds_objects")
+			g.Expect(now).To(Equal(connected - 1))
+			g.Expect(has).To(Equal(served-managers), "no manager has config for it any more")
+		}).Should(Succeed())
 	})
 })
 
@@ -90,12 +96,12 @@ var _ = Describe("what somebody changes by hand", func() {
 	})
 })
 
-// connectedProxies are those of all managers.
-func connectedProxies() float64 {
+// overManagers is the sum of a metric of all managers, and how many they are.
+func overManagers(metric string) (total, managers float64) {
 	GinkgoHelper()
-	var total float64
 	for _, page := range managerMetrics(Default) {
-		total += sum(page, "paymesh_xds_connected_proxies", "")
+		total += sum(page, metric, "")
+		managers++
 	}
-	return total
+	return total, managers
 }

@@ -23,6 +23,7 @@ const (
 )
 
 type metrics struct {
+	objects   prometheus.Gauge
 	connected prometheus.Gauge
 	pushes    *prometheus.CounterVec
 	acks      *prometheus.CounterVec
@@ -35,6 +36,9 @@ func newMetrics(registerer prometheus.Registerer, log logr.Logger) metrics {
 		return registered(registerer, log, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label}))
 	}
 	return metrics{
+		objects: registered(registerer, log, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "paymesh_xds_objects", Help: "MeshServices and MeshGateways that this replica has config for.",
+		})),
 		connected: registered(registerer, log, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "paymesh_xds_connected_proxies", Help: "xDS streams of proxies whose identity is that of their object.",
 		})),

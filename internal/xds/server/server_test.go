@@ -13,6 +13,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -101,9 +102,13 @@ func TestAProxyOfAnUnknownObjectWaitsAndIsBoundOnceItIsKnown(t *testing.T) {
 	}
 	eventuallyProxies(t, r, payKey, Proxy{Pod: "pay-1", Synced: true})
 
+	if n := testutil.ToFloat64(r.Server.metrics.objects); n != 1 {
+		t.Errorf("%v objects are counted, want 1", n)
+	}
 	r.Remove(payKey)
-	if got := r.Proxies(payKey); len(got) > 0 {
-		t.Errorf("proxies of a removed object: %s", show(got))
+	r.Remove(payKey) // which changes nothing
+	if got, n := r.Proxies(payKey), testutil.ToFloat64(r.Server.metrics.objects); len(got) > 0 || n != 0 {
+		t.Errorf("proxies of a removed object: %s; objects: %v", show(got), n)
 	}
 	r.set(payKey, "/pay", rendered([]string{"contact"}, []string{"in", "out"}))
 	right.wantNext("Listener out")
