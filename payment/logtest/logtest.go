@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 )
 
@@ -40,8 +39,14 @@ const (
 	interval = time.Millisecond
 )
 
+// T is what of a testing.TB is needed here: the testing package is linked into tests alone.
+type T interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
 // Eventually asks until it is so, and fails the test after 20 s, for what should take milliseconds.
-func Eventually(t testing.TB, check func() bool) {
+func Eventually(t T, check func() bool) {
 	t.Helper()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
