@@ -27,7 +27,6 @@ import (
 	"github.com/jia-app/paymesh/payment/logtest"
 )
 
-
 // other is a process with all three services, and its own health.
 type other struct {
 	contactv1.UnimplementedContactServiceServer
