@@ -168,26 +168,23 @@ func refusal(failed []spireclient.Result) (reason, message string) {
 	return meshv1alpha1.ReasonRejected, fmt.Sprintf("the SPIRE server refused %d of the entries; of %s it says %s: %s", len(failed), first.ID, first.Code, first.Message)
 }
 
-// report writes the status where it changed, and an event for each condition that turned.
-func (r *ServiceIdentityReconciler) report(ctx context.Context, before, object *meshv1alpha1.ServiceIdentity) error {
-	if equality.Semantic.DeepEqual(before.Status, object.Status) {
-		return nil
-	}
-	return reporter{r.Client, r.Events}.report(ctx, before, object, before.Status.Conditions, object.Status.Conditions)
-}
-
 // reporter tells of an object's status.
 type reporter struct {
 	client client.Client
 	events events.EventRecorder
 }
 
-// report writes the status of an object, and an event for each condition that turned.
-func (r reporter) report(ctx context.Context, before, object client.Object, were, are []metav1.Condition) error {
+// report writes the status of an object where it has changed, and an event for each condition that turned. Nothing else of
+// the object may have changed.
+func (r reporter) report(ctx context.Context, before, object client.Object) error {
+	if equality.Semantic.DeepEqual(before, object) {
+		return nil
+	}
 	status := object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
 	if err := r.client.Status().Patch(ctx, status, client.MergeFrom(before)); err != nil {
 		return client.IgnoreNotFound(fmt.Errorf("report the status of %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err))
 	}
+	were, are := *conditionsOf(before), *conditionsOf(object)
 	for _, condition := range are {
 		was := meta.FindStatusCondition(were, condition.Type)
 		if condition.Type == meshv1alpha1.ConditionReady || was != nil && was.Status == condition.Status && was.Reason == condition.Reason {
@@ -200,6 +197,19 @@ func (r reporter) report(ctx context.Context, before, object client.Object, were
 		r.events.Eventf(object, nil, kind, condition.Reason, condition.Type, "%s", shorten(condition.Message, maxNote))
 	}
 	return nil
+}
+
+// conditionsOf are the conditions of an object of this API.
+func conditionsOf(object client.Object) *[]metav1.Condition {
+	switch o := object.(type) {
+	case *meshv1alpha1.MeshService:
+		return &o.Status.Conditions
+	case *meshv1alpha1.MeshGateway:
+		return &o.Status.Conditions
+	case *meshv1alpha1.ServiceIdentity:
+		return &o.Status.Conditions
+	}
+	return &[]metav1.Condition{}
 }
 
 // worrying reports whether somebody may have to act on a condition, other than wait for what is under way.

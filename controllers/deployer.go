@@ -98,6 +98,69 @@ type facts struct {
 	peers    []server.PeerState
 }
 
+// deployed is what came of writing what is wanted.
+type deployed struct {
+	want     rendering
+	problems []mesh.Problem // of the owner
+	facts    facts
+}
+
+// reconcile reads an owner into object and has work done on it, with a finalizer from before the first write and a status
+// whatever the outcome; or takes away what a deleted one made. Work sets the status, as far as it gets, and returns why not
+// everything is written.
+func (d *Deployer) reconcile(ctx context.Context, key mesh.ProxyKey, object client.Object, conditions []string, work func() error) (ctrl.Result, error) {
+	if err := d.Client.Get(ctx, key.NamespacedName, object); apierrors.IsNotFound(err) {
+		return ctrl.Result{}, nil
+	} else if err != nil {
+		return ctrl.Result{}, fmt.Errorf("read %s %s: %w", key.Kind, key.NamespacedName, err)
+	}
+	if !object.GetDeletionTimestamp().IsZero() {
+		return ctrl.Result{}, d.finalize(ctx, key, object, conditions)
+	}
+	if err := d.ensureFinalizer(ctx, object); err != nil {
+		return ctrl.Result{}, err
+	}
+	before := object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
+	result, err := d.result(work())
+	return result, errors.Join(err, reporter{d.Client, d.Events}.report(ctx, before, object))
+}
+
+// finalize takes away what a deleted owner made, and only then lets it go.
+func (d *Deployer) finalize(ctx context.Context, key mesh.ProxyKey, object client.Object, conditions []string) error {
+	waiting, err := d.dismantle(ctx, key, object)
+	if err != nil {
+		return err
+	}
+	if waiting == "" {
+		return d.release(ctx, object)
+	}
+	before := object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
+	setTerminating(conditionsOf(object), object.GetGeneration(), waiting)
+	setReady(conditionsOf(object), object.GetGeneration(), conditions...)
+	return reporter{d.Client, d.Events}.report(ctx, before, object)
+}
+
+// deploy builds the Mesh around an owner, writes what is rendered of it, and reads what there is then.
+func (d *Deployer) deploy(ctx context.Context, key mesh.ProxyKey, owner client.Object, render func(mesh.Mesh) rendering) (deployed, error) {
+	objects, err := d.World.Of(ctx, key)
+	if err != nil {
+		return deployed{}, err
+	}
+	m, problems := mesh.Build(objects)
+	want := render(m)
+	if want.accepted {
+		_, resources, _ := d.Render(m, key)
+		want.version = resources.Version()
+	}
+	applied := d.write(ctx, owner, want)
+	facts, err := d.observe(ctx, key, owner)
+	facts.applied = applied
+	if err != nil {
+		return deployed{}, errors.Join(applied, err)
+	}
+	return deployed{want: want, problems: problemsOf(key, problems, want.problems), facts: facts}, nil
+}
+
 // write makes the owner's objects what is rendered, and deletes what is not wanted any more once all of that is there.
 func (d *Deployer) write(ctx context.Context, owner client.Object, r rendering) error {
 	if !r.accepted {

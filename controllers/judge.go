@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
-	"github.com/jia-app/paymesh/internal/mesh"
 )
 
 // judge derives the conditions of a MeshService or a MeshGateway from what is wanted and what there is. It is pure, and has
@@ -20,9 +19,7 @@ import (
 type judge struct {
 	conditions *[]metav1.Condition
 	generation int64
-	problems   []mesh.Problem // of the object
-	want       rendering
-	facts      facts
+	deployed
 }
 
 func (j judge) set(conditionType string, status metav1.ConditionStatus, reason, message string) {

@@ -117,7 +117,7 @@ func TestProgrammedMeansThatEveryProxyConfirmedTheCurrentVersion(t *testing.T) {
 		"nothing is to be served": {true, rendering{}, facts{pods: pods, proxies: synced, served: "1"}, "Unknown NotAccepted", []string{"keep what they have"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			verdict, message := judged(judge{want: test.want, facts: test.facts}, meshv1alpha1.ConditionProgrammed, func(j judge) { j.programmed(test.proxied) })
+			verdict, message := judged(judge{deployed: deployed{want: test.want, facts: test.facts}}, meshv1alpha1.ConditionProgrammed, func(j judge) { j.programmed(test.proxied) })
 			if verdict != test.verdict {
 				t.Errorf("got %s (%s), want %s", verdict, message, test.verdict)
 			}
@@ -162,7 +162,7 @@ func TestWorkloadReadySaysWhatStandsInTheWay(t *testing.T) {
 		"only a pod of many is named": {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{crashed(), readyPod()}}, "False Progressing", "pod a"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			verdict, message := judged(judge{want: test.want, facts: test.facts}, meshv1alpha1.ConditionWorkloadReady, judge.workloadReady)
+			verdict, message := judged(judge{deployed: deployed{want: test.want, facts: test.facts}}, meshv1alpha1.ConditionWorkloadReady, judge.workloadReady)
 			if verdict != test.verdict || !strings.Contains(message, test.mentions) {
 				t.Errorf("got %s (%s), want %s with %q", verdict, message, test.verdict, test.mentions)
 			}
@@ -217,7 +217,7 @@ func TestRegisteredOfAServiceIsWhatItsIdentitySays(t *testing.T) {
 		"it says what is wanted": {identity(0), "False Conflict"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, message := judged(judge{facts: facts{identity: test.identity}}, meshv1alpha1.ConditionRegistered, func(j judge) { j.registered(key) }); got != test.want || !strings.Contains(message, "payments/pay") {
+			if got, message := judged(judge{deployed: deployed{facts: facts{identity: test.identity}}}, meshv1alpha1.ConditionRegistered, func(j judge) { j.registered(key) }); got != test.want || !strings.Contains(message, "payments/pay") {
 				t.Errorf("got %s (%s), want %s, with the name", got, message, test.want)
 			}
 		})
@@ -231,7 +231,7 @@ func TestAProblemIsTheObjectsOwnOfItsOwnKind(t *testing.T) {
 	problems := problemsOf(payKey, []mesh.Problem{
 		problem(mesh.KindMeshGateway, "payments", "pay", "A"), problem(mesh.KindMeshService, "people", "pay", "B"), problem(mesh.KindMeshService, "payments", "pay", "C"),
 	}, []mesh.Problem{problem(mesh.KindMeshService, "payments", "pay", "D")})
-	j := judge{problems: problems, want: rendering{accepted: true}}
+	j := judge{deployed: deployed{problems: problems, want: rendering{accepted: true}}}
 	if got, message := judged(j, meshv1alpha1.ConditionExposed, func(j judge) { j.exposed(true) }); got != "False C" || message != "why C; why D" {
 		t.Errorf("got %s (%s)", got, message)
 	}

@@ -15,7 +15,6 @@ import (
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/cluster"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
@@ -40,20 +39,8 @@ type meshRig struct {
 func newMeshRig() *meshRig {
 	GinkgoHelper()
 	ctx, cancel := context.WithCancel(context.Background())
-	reader, err := cluster.New(apiServer.Config, func(o *cluster.Options) {
-		o.Scheme = scheme
-		o.Cache = controllers.CacheOptions()
-	})
-	Expect(err).NotTo(HaveOccurred())
-	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer())).To(Succeed())
-	Expect(controllers.IndexWorld(ctx, reader.GetFieldIndexer())).To(Succeed())
-	ended := make(chan error, 1)
-	go func() { ended <- reader.Start(ctx) }()
-	DeferCleanup(func() {
-		cancel()
-		Expect(<-ended).To(Succeed())
-	})
-	r := &meshRig{rig: rig{ctx: ctx, cached: reader.GetClient(), events: events.NewFakeRecorder(1000)}, ns: namespace("")}
+	DeferCleanup(cancel)
+	r := &meshRig{rig: rig{ctx: ctx, cached: startCache(ctx), events: events.NewFakeRecorder(1000)}, ns: namespace("")}
 	r.server = server.New(server.Options{Address: "127.0.0.1:0", Cluster: clusterID, Log: GinkgoLogr})
 	world := &controllers.World{Client: r.cached, Live: live, Cluster: clusterID}
 	options := workload.Options{

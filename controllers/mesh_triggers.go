@@ -223,8 +223,14 @@ func (d *Deployer) reports(t meshTriggers) source.TypedSource[mesh.ProxyKey] {
 	})
 }
 
-// specChanges lets through what changes what an object wants: not its status.
+// specChanges lets through what changes what an object wants, and of its status what every replica builds on: the record of
+// what it has.
 var specChanges = updatesWhere(func(e event.UpdateEvent) bool {
+	before, ok := e.ObjectOld.(*meshv1alpha1.MeshService)
+	after, ok2 := e.ObjectNew.(*meshv1alpha1.MeshService)
+	if ok && ok2 && (!equality.Semantic.DeepEqual(before.Status.Ports, after.Status.Ports) || !equality.Semantic.DeepEqual(before.Status.Exposures, after.Status.Exposures)) {
+		return true
+	}
 	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() || e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
 		e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
 })

@@ -168,6 +168,8 @@ var _ = Describe("a running manager of the mesh", Ordered, func() {
 		Expect(live.Create(ctx, gateway)).To(Succeed())
 		Eventually(condition(gateway, "Accepted")).Should(Equal("False KeysInvalid"))
 		accept(gateway)
+		elder := meshService(ns, "elder")
+		accept(elder)
 		pay := meshService(ns, "pay", func(spec *meshv1alpha1.MeshServiceSpec) {
 			spec.Expose = []meshv1alpha1.Exposure{{
 				Name: "api", Gateway: meshv1alpha1.ObjectReference{Name: "public"}, Hostnames: []meshv1alpha1.Hostname{"pay.example.com"},
@@ -189,6 +191,19 @@ var _ = Describe("a running manager of the mesh", Ordered, func() {
 		Eventually(condition(pay, "Exposed")).Should(Equal("True Exposed"))
 		Eventually(func() int32 { condition(gateway, "Accepted")(); return ptr.Deref(gateway.Status.Routes, -1) }).Should(Equal(int32(1)))
 		before := version(mesh.KindMeshGateway, gateway)()
+
+		By("what is served is recorded, and an older one that wants it later does not get it")
+		Eventually(func() []meshv1alpha1.ExposureRecord { condition(pay, "Exposed")(); return pay.Status.Exposures }).Should(Equal([]meshv1alpha1.ExposureRecord{{
+			Name: "api", Gateway: meshv1alpha1.ObjectReference{Name: "public", Namespace: meshv1alpha1.NamespaceName(ns.Name)},
+			Hostnames: []meshv1alpha1.Hostname{"pay.example.com"}, Paths: []string{"POST /payment.v1.PaymentService/GetPayment"},
+		}}))
+		patch(elder, map[string]any{"expose": pay.Spec.Expose})
+		Eventually(condition(elder, "Exposed")).Should(Equal("False RouteClaimed"))
+		Expect(elder.Status.Exposures).To(BeEmpty())
+		Expect(condition(pay, "Exposed")()).To(Equal("True Exposed"))
+		Expect(version(mesh.KindMeshGateway, gateway)()).To(Equal(before))
+		patch(elder, map[string]any{"expose": nil})
+		Eventually(condition(elder, "Exposed")).Should(Equal("True NotApplicable"))
 
 		By("another wants the same")
 		rival := meshService(ns, "rival", func(spec *meshv1alpha1.MeshServiceSpec) { spec.Expose = pay.Spec.Expose })

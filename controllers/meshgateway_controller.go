@@ -2,11 +2,7 @@ package controllers
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 
@@ -26,47 +22,27 @@ var gatewayConditions = []string{
 }
 
 // Reconcile brings the objects of one MeshGateway in line with it.
-func (r *MeshGatewayReconciler) Reconcile(ctx context.Context, key mesh.ProxyKey) (_ ctrl.Result, err error) {
+func (r *MeshGatewayReconciler) Reconcile(ctx context.Context, key mesh.ProxyKey) (ctrl.Result, error) {
 	object := &meshv1alpha1.MeshGateway{}
-	if err := r.Client.Get(ctx, key.NamespacedName, object); apierrors.IsNotFound(err) {
-		return ctrl.Result{}, nil
-	} else if err != nil {
-		return ctrl.Result{}, fmt.Errorf("read MeshGateway %s: %w", key.NamespacedName, err)
-	}
-	if !object.DeletionTimestamp.IsZero() {
-		return ctrl.Result{}, r.finalize(ctx, key, object)
-	}
-	if err := r.ensureFinalizer(ctx, object); err != nil {
-		return ctrl.Result{}, err
-	}
-	before := object.DeepCopy()
-	defer func() { err = errors.Join(err, r.report(ctx, before, object)) }()
-
-	objects, err := r.World.Of(ctx, key)
-	if err != nil {
-		return ctrl.Result{}, err
-	}
-	m, problems := mesh.Build(objects)
-	gateway, accepted := m.Gateway(key.NamespacedName)
-	want := rendering{accepted: accepted}
-	if accepted {
-		_, resources, _ := r.Render(m, key)
-		want.version = resources.Version()
-		want.objects, want.problems = workload.Gateway(gateway, xds.GatewayFiles(gateway, r.Bootstrap), r.Workload)
-	}
-	applied := r.write(ctx, object, want)
-	facts, err := r.observe(ctx, key, object)
-	if err != nil {
-		return ctrl.Result{}, errors.Join(applied, err)
-	}
-	facts.applied = applied
-	r.conclude(object, gateway, want, problemsOf(key, problems, want.problems), facts)
-	return r.result(applied)
+	return r.reconcile(ctx, key, object, gatewayConditions, func() error {
+		var gateway mesh.Gateway
+		done, err := r.deploy(ctx, key, object, func(m mesh.Mesh) (want rendering) {
+			if gateway, want.accepted = m.Gateway(key.NamespacedName); want.accepted {
+				want.objects, want.problems = workload.Gateway(gateway, xds.GatewayFiles(gateway, r.Bootstrap), r.Workload)
+			}
+			return want
+		})
+		if err != nil {
+			return err
+		}
+		r.conclude(object, gateway, done)
+		return done.facts.applied
+	})
 }
 
 // conclude sets the status from what is wanted and what there is.
-func (r *MeshGatewayReconciler) conclude(object *meshv1alpha1.MeshGateway, gateway mesh.Gateway, want rendering, problems []mesh.Problem, f facts) {
-	status := &object.Status
+func (r *MeshGatewayReconciler) conclude(object *meshv1alpha1.MeshGateway, gateway mesh.Gateway, done deployed) {
+	status, want, f := &object.Status, done.want, done.facts
 	status.ObservedGeneration = object.Generation
 	if want.accepted {
 		routes := int32(len(gateway.Routes)) //nolint:gosec // as many as exposures
@@ -76,34 +52,12 @@ func (r *MeshGatewayReconciler) conclude(object *meshv1alpha1.MeshGateway, gatew
 		status.Replicas, status.Selector = f.deployment.Status.Replicas, metav1.FormatLabelSelector(f.deployment.Spec.Selector)
 	}
 	status.Proxies = proxyCount(f)
-	j := judge{conditions: &status.Conditions, generation: object.Generation, problems: problems, want: want, facts: f}
+	j := judge{conditions: &status.Conditions, generation: object.Generation, deployed: done}
 	j.accepted(identityOf(object), want.accepted && gateway.Trusted, nil)
 	j.registered(identityOf(object))
 	j.workloadReady()
 	j.programmed(true)
 	setReady(&status.Conditions, object.Generation, gatewayConditions...)
-}
-
-// finalize takes away what a deleted MeshGateway made, and only then lets it go.
-func (r *MeshGatewayReconciler) finalize(ctx context.Context, key mesh.ProxyKey, object *meshv1alpha1.MeshGateway) error {
-	waiting, err := r.dismantle(ctx, key, object)
-	if err != nil {
-		return err
-	}
-	if waiting == "" {
-		return r.release(ctx, object)
-	}
-	before := object.DeepCopy()
-	setTerminating(&object.Status.Conditions, object.Generation, waiting)
-	setReady(&object.Status.Conditions, object.Generation, gatewayConditions...)
-	return r.report(ctx, before, object)
-}
-
-func (r *MeshGatewayReconciler) report(ctx context.Context, before, object *meshv1alpha1.MeshGateway) error {
-	if equality.Semantic.DeepEqual(before.Status, object.Status) {
-		return nil
-	}
-	return reporter{r.Client, r.Events}.report(ctx, before, object, before.Status.Conditions, object.Status.Conditions)
 }
 
 // SetupWithManager registers the controller and what wakes it: the objects that the Mesh of a MeshGateway is built from,

@@ -3,11 +3,8 @@ package controllers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -43,55 +40,36 @@ var serviceConditions = []string{
 }
 
 // Reconcile brings the objects of one MeshService in line with it.
-func (r *MeshServiceReconciler) Reconcile(ctx context.Context, key mesh.ProxyKey) (_ ctrl.Result, err error) {
+func (r *MeshServiceReconciler) Reconcile(ctx context.Context, key mesh.ProxyKey) (ctrl.Result, error) {
 	object := &meshv1alpha1.MeshService{}
-	if err := r.Client.Get(ctx, key.NamespacedName, object); apierrors.IsNotFound(err) {
-		return ctrl.Result{}, nil
-	} else if err != nil {
-		return ctrl.Result{}, fmt.Errorf("read MeshService %s: %w", key.NamespacedName, err)
-	}
-	if !object.DeletionTimestamp.IsZero() {
-		return ctrl.Result{}, r.finalize(ctx, key, object)
-	}
-	if err := r.ensureFinalizer(ctx, object); err != nil {
-		return ctrl.Result{}, err
-	}
-	before := object.DeepCopy()
-	defer func() { err = errors.Join(err, r.report(ctx, before, object)) }()
-
-	objects, err := r.World.Of(ctx, key)
-	if err != nil {
-		return ctrl.Result{}, err
-	}
-	m, problems := mesh.Build(objects)
-	service, accepted := m.Service(key.NamespacedName)
-	want := rendering{accepted: accepted}
-	if accepted {
-		_, resources, _ := r.Render(m, key)
-		want.version = resources.Version()
-		want.objects, want.problems = workload.Service(service, xds.SidecarFiles(service, r.Bootstrap), r.Workload)
-	}
-	applied := r.write(ctx, object, want)
-	facts, err := r.observe(ctx, key, object)
-	if err != nil {
-		return ctrl.Result{}, errors.Join(applied, err)
-	}
-	facts.applied = applied
-	addresses, err := addressesOf(ctx, r.Client, service)
-	if err != nil {
-		return ctrl.Result{}, errors.Join(applied, err)
-	}
-	r.conclude(object, service, want, problemsOf(key, problems, want.problems), facts)
-	object.Status.Endpoints = countOf(service, addresses)
-	return r.result(applied)
+	return r.reconcile(ctx, key, object, serviceConditions, func() error {
+		var service mesh.Service
+		done, err := r.deploy(ctx, key, object, func(m mesh.Mesh) (want rendering) {
+			if service, want.accepted = m.Service(key.NamespacedName); want.accepted {
+				want.objects, want.problems = workload.Service(service, xds.SidecarFiles(service, r.Bootstrap), r.Workload)
+			}
+			return want
+		})
+		if err != nil {
+			return err
+		}
+		addresses, err := addressesOf(ctx, r.Client, service)
+		if err != nil {
+			return errors.Join(done.facts.applied, err)
+		}
+		r.conclude(object, service, done)
+		object.Status.Endpoints = countOf(service, addresses)
+		return done.facts.applied
+	})
 }
 
 // conclude sets the status from what is wanted and what there is.
-func (r *MeshServiceReconciler) conclude(object *meshv1alpha1.MeshService, service mesh.Service, want rendering, problems []mesh.Problem, f facts) {
-	status, spec := &object.Status, &object.Spec
+func (r *MeshServiceReconciler) conclude(object *meshv1alpha1.MeshService, service mesh.Service, done deployed) {
+	status, spec, want, f := &object.Status, &object.Spec, done.want, done.facts
 	status.ObservedGeneration = object.Generation
 	if want.accepted {
 		status.SPIFFEID, status.ConfigVersion = service.ID.String(), want.version
+		status.Ports, status.Exposures = service.PortRecords(), service.Exposures
 	}
 	if f.deployment != nil {
 		status.Replicas, status.Selector = f.deployment.Status.Replicas, metav1.FormatLabelSelector(f.deployment.Spec.Selector)
@@ -101,7 +79,7 @@ func (r *MeshServiceReconciler) conclude(object *meshv1alpha1.MeshService, servi
 	if proxied {
 		status.Proxies = proxyCount(f)
 	}
-	j := judge{conditions: &status.Conditions, generation: object.Generation, problems: problems, want: want, facts: f}
+	j := judge{conditions: &status.Conditions, generation: object.Generation, deployed: done}
 	j.accepted(identityOf(object), want.accepted && service.Trusted, service.UnusedAllows)
 	j.registered(identityOf(object))
 	j.workloadReady()
@@ -109,28 +87,6 @@ func (r *MeshServiceReconciler) conclude(object *meshv1alpha1.MeshService, servi
 	j.exposed(len(spec.Expose) > 0)
 	j.programmed(proxied)
 	setReady(&status.Conditions, object.Generation, serviceConditions...)
-}
-
-// finalize takes away what a deleted MeshService made, and only then lets it go.
-func (r *MeshServiceReconciler) finalize(ctx context.Context, key mesh.ProxyKey, object *meshv1alpha1.MeshService) error {
-	waiting, err := r.dismantle(ctx, key, object)
-	if err != nil {
-		return err
-	}
-	if waiting == "" {
-		return r.release(ctx, object)
-	}
-	before := object.DeepCopy()
-	setTerminating(&object.Status.Conditions, object.Generation, waiting)
-	setReady(&object.Status.Conditions, object.Generation, serviceConditions...)
-	return r.report(ctx, before, object)
-}
-
-func (r *MeshServiceReconciler) report(ctx context.Context, before, object *meshv1alpha1.MeshService) error {
-	if equality.Semantic.DeepEqual(before.Status, object.Status) {
-		return nil
-	}
-	return reporter{r.Client, r.Events}.report(ctx, before, object, before.Status.Conditions, object.Status.Conditions)
 }
 
 // countOf is how many pods the peers are told of; nil for a service that nobody can call.

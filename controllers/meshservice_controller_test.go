@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -16,6 +17,8 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -38,6 +41,16 @@ func (b *behind) Get(ctx context.Context, key client.ObjectKey, object client.Ob
 		return nil
 	}
 	return b.Client.Get(ctx, key, object, options...)
+}
+
+// refusing does not apply.
+type refusing struct {
+	client.Client
+	err error
+}
+
+func (c *refusing) Apply(context.Context, runtime.ApplyConfiguration, ...client.ApplyOption) error {
+	return c.err
 }
 
 var _ = Describe("reconciling a MeshService", func() {
@@ -95,6 +108,30 @@ var _ = Describe("reconciling a MeshService", func() {
 		version := r.get("pay").ResourceVersion
 		Expect(r.reconcile("pay")).To(Equal(ctrl.Result{}))
 		Expect(r.get("pay").ResourceVersion).To(Equal(version), "nothing changed, and nothing was written")
+	})
+
+	It("keeps a port where the peers reach it when another comes before it, and when that goes", func() {
+		ports := func() map[string]int32 {
+			service, numbers := &corev1.Service{}, map[string]int32{}
+			Expect(exists(service, "pay")).To(BeTrue())
+			for _, port := range service.Spec.Ports {
+				numbers[port.Name] = port.Port
+			}
+			return numbers
+		}
+		port := func(name string, number int32) meshv1alpha1.ServicePort {
+			return meshv1alpha1.ServicePort{Name: name, Port: number, Protocol: meshv1alpha1.ProtocolGRPC}
+		}
+		r.reconcile("pay", r.service("pay", func(spec *meshv1alpha1.MeshServiceSpec) { spec.Ports = []meshv1alpha1.ServicePort{port("grpc", 8081)} }))
+		Expect(ports()).To(Equal(map[string]int32{"grpc": 15443}))
+		Expect(r.get("pay").Status.Ports).To(Equal([]meshv1alpha1.PortRecord{{Name: "grpc", MeshPort: 15443}}))
+		r.reconcile("pay", r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.Ports = []meshv1alpha1.ServicePort{port("new", 8082), port("grpc", 8081)}
+		}))
+		Expect(ports()).To(Equal(map[string]int32{"grpc": 15443, "new": 15444}))
+		r.reconcile("pay", r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) { spec.Ports = []meshv1alpha1.ServicePort{port("new", 8082)} }))
+		Expect(ports()).To(Equal(map[string]int32{"new": 15444}))
+		Expect(r.get("pay").Status.Ports).To(Equal([]meshv1alpha1.PortRecord{{Name: "new", MeshPort: 15444}}))
 	})
 
 	It("puts right what was changed by hand, and deletes what is not wanted any more", func() {
@@ -180,6 +217,32 @@ var _ = Describe("reconciling a MeshService", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(r.says("pay", "WorkloadReady")).To(Equal("False Progressing"))
 		Expect(r.says("pay", "Ready")).To(Equal("False Progressing"))
+	})
+
+	It("is not ready of what the API server does not take, and tries again", func() {
+		r.reconcile("pay", r.service("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.DataPlane, spec.Workload.PolicySupport = meshv1alpha1.DataPlaneLibrary, meshv1alpha1.PolicySupportEnforced
+		}))
+		r.accept("pay")
+		r.running("pay")
+		r.reconcile("pay")
+		Expect(r.says("pay", "Ready")).To(Equal("True Ready"))
+		away := apierrors.NewServerTimeout(schema.GroupResource{Group: "apps", Resource: "deployments"}, "patch", 1)
+		r.services.Objects.Client = &refusing{Client: r.cached, err: away}
+		object := r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) { spec.Workload.Image = "example/service:2" })
+		_, err := r.try("pay", object)
+		Expect(err).To(MatchError(ContainSubstring("apply Deployment " + r.ns.Name + "/pay")))
+		Expect(r.says("pay", "WorkloadReady")).To(Equal("False ApplyFailed"))
+		Expect(r.says("pay", "Ready")).To(Equal("False ApplyFailed"))
+
+		r.services.Objects.Client = &refusing{Client: r.cached, err: apierrors.NewForbidden(schema.GroupResource{Resource: "deployments"}, "pay", errors.New("exceeded quota"))}
+		result, err := r.try("pay")
+		Expect(err).NotTo(HaveOccurred(), "somebody has to act: that is in the condition")
+		Expect(result).To(Equal(ctrl.Result{RequeueAfter: retry}))
+		Expect(r.message("pay", "WorkloadReady")).To(ContainSubstring("exceeded quota"))
+		r.services.Objects.Client = r.cached
+		r.reconcile("pay")
+		Expect(r.says("pay", "WorkloadReady")).To(Equal("False Progressing"))
 	})
 
 	It("does not take a pod for its own that only has its labels", func() {

@@ -79,7 +79,7 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 		return ctrl.Result{}, nil // what was reported holds until all is read; then the registry wakes everybody
 	}
 	before := object.DeepCopy()
-	defer func() { err = errors.Join(err, r.report(ctx, before, object)) }()
+	defer func() { err = errors.Join(err, reporter{r.Client, r.Events}.report(ctx, before, object)) }()
 
 	objects, err := r.observe(ctx, object)
 	if err != nil {
@@ -128,7 +128,7 @@ func (r *ServiceIdentityReconciler) finalize(ctx context.Context, object *meshv1
 		object.Status.ObservedGeneration = object.Generation
 		setDeleting(object, outcome)
 		setReady(&object.Status.Conditions, object.Generation, meshv1alpha1.ConditionAccepted, meshv1alpha1.ConditionRegistered)
-		return r.result(outcome), r.report(ctx, before, object)
+		return r.result(outcome), reporter{r.Client, r.Events}.report(ctx, before, object)
 	}
 	r.forget(owner)
 	controllerutil.RemoveFinalizer(object, meshv1alpha1.FinalizerEntries)

@@ -97,13 +97,7 @@ func newRig() *rig {
 	Expect(err).NotTo(HaveOccurred())
 	r.api = api
 	r.registry = registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
-	reader, err := cluster.New(apiServer.Config, func(o *cluster.Options) {
-		o.Scheme = scheme
-		o.Cache = controllers.CacheOptions()
-	})
-	Expect(err).NotTo(HaveOccurred())
-	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer())).To(Succeed())
-	r.cached = reader.GetClient()
+	r.cached = startCache(ctx)
 	surplus, witness := &controllers.Surplus{Grace: grace, Clock: r.clock}, controllers.NewWitness(r.metrics)
 	r.operator = namespace("")
 	brake := controllers.NewBrake(controllers.BrakeOptions{
@@ -117,8 +111,8 @@ func newRig() *rig {
 		Census:   controllers.NewCensus(r.metrics, surplus), DefaultTTL: time.Hour, Events: r.events, RetryInterval: retry,
 	}
 	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness}
-	ended := make(chan error, 3)
-	for _, start := range []func(context.Context) error{reader.Start, r.registry.Start, api.Start} {
+	ended := make(chan error, 2)
+	for _, start := range []func(context.Context) error{r.registry.Start, api.Start} {
 		go func() { ended <- start(ctx) }()
 	}
 	DeferCleanup(func() {
@@ -129,6 +123,27 @@ func newRig() *rig {
 	})
 	Eventually(func() bool { return r.registry.State().Synced }).Should(BeTrue())
 	return r
+}
+
+// startCache is a client that reads from a cache as the manager has it, which runs until ctx ends.
+func startCache(ctx context.Context) client.Client {
+	GinkgoHelper()
+	reader, err := cluster.New(apiServer.Config, func(o *cluster.Options) {
+		o.Scheme = scheme
+		o.Cache = controllers.CacheOptions()
+	})
+	Expect(err).NotTo(HaveOccurred())
+	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer())).To(Succeed())
+	Expect(controllers.IndexWorld(ctx, reader.GetFieldIndexer())).To(Succeed())
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- reader.Start(running) }()
+	DeferCleanup(func() {
+		stop()
+		Expect(<-ended).To(Succeed())
+	})
+	Expect(reader.GetCache().WaitForCacheSync(ctx)).To(BeTrue())
+	return reader.GetClient()
 }
 
 // restart has the reconcilers know nothing of SPIRE, as in a manager that starts while SPIRE is away.

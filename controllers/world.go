@@ -81,7 +81,7 @@ const (
 // Of reads what the Mesh of one key is built from. What does not exist is left out, and the model says so; what cannot be
 // read is an error.
 func (w *World) Of(ctx context.Context, key mesh.ProxyKey) (mesh.Objects, error) {
-	n := neighbourhood{world: w, objects: mesh.Objects{Cluster: w.Cluster}, services: sets.New[types.NamespacedName](), gateways: sets.New[types.NamespacedName]()}
+	n := neighbourhood{world: w, objects: mesh.Objects{Cluster: w.Cluster, Asked: key}, services: sets.New[types.NamespacedName](), gateways: sets.New[types.NamespacedName]()}
 	var err error
 	if key.Kind == mesh.KindMeshGateway {
 		err = n.gateway(ctx, key.NamespacedName)

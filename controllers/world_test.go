@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/cluster"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
@@ -25,21 +24,9 @@ var _ = Describe("the neighbourhood of a key", func() {
 
 	BeforeEach(func() {
 		ctx, cancel := context.WithCancel(context.Background())
-		reader, err := cluster.New(apiServer.Config, func(o *cluster.Options) {
-			o.Scheme = scheme
-			o.Cache = controllers.CacheOptions()
-		})
-		Expect(err).NotTo(HaveOccurred())
-		Expect(controllers.IndexWorld(ctx, reader.GetFieldIndexer())).To(Succeed())
-		ended := make(chan error, 1)
-		go func() { ended <- reader.Start(ctx) }()
-		DeferCleanup(func() {
-			cancel()
-			Expect(<-ended).To(Succeed())
-		})
-		Expect(reader.GetCache().WaitForCacheSync(ctx)).To(BeTrue())
+		DeferCleanup(cancel)
 		reads = &countingReader{Reader: live}
-		world = &controllers.World{Client: reader.GetClient(), Live: reads, Cluster: clusterID}
+		world = &controllers.World{Client: startCache(ctx), Live: reads, Cluster: clusterID}
 		ns = namespace("")
 	})
 

@@ -127,12 +127,18 @@ const (
 	ReasonGatewayNotAccepted = "GatewayNotAccepted"
 	// ReasonNotAdmitted (False): the gateway's routes do not admit the namespace with the host name.
 	ReasonNotAdmitted = "NotAdmitted"
-	// ReasonRouteClaimed (False): an older exposure has the same host name and path. The message names it.
+	// ReasonRouteClaimed (False): another exposure has the same path under the same host name, or one of another service has
+	// a path template that takes some of the same paths. Who is served already comes first (status.exposures), then the
+	// older object. The message names it.
 	ReasonRouteClaimed = "RouteClaimed"
+	// ReasonTooManyPaths (False): the exposure has more paths than status.exposures can record.
+	ReasonTooManyPaths = "TooManyPaths"
 	// ReasonJWTUnknown (False): the gateway has no jwt of the name in auth.jwt.
 	ReasonJWTUnknown = "JWTUnknown"
 	// ReasonMethodUnknown (False): the descriptor set lacks a method, or its google.api.http option where it is needed.
 	ReasonMethodUnknown = "MethodUnknown"
+	// ReasonGatewayFull (False): the routes of the gateway would become too large with the exposure.
+	ReasonGatewayFull = "GatewayFull"
 )
 
 // Reasons of the condition Programmed.

@@ -35,6 +35,7 @@ const ProtocolGRPC Protocol = "GRPC"
 // +kubebuilder:validation:XValidation:rule="!has(self.ports) || self.ports.all(p, self.ports.exists_one(q, q.port == p.port))",fieldPath=".ports",message="ports must each have a port of their own: choose another for one of those that share it"
 // +kubebuilder:validation:XValidation:rule="!has(self.workload.health) || !has(self.ports) || !self.ports.exists(p, p.port == self.workload.health.port)",fieldPath=".workload.health.port",message="workload.health.port must not be one of ports: those are on loopback only, while the page is on the pod's address; have the process serve it on another port"
 // +kubebuilder:validation:XValidation:rule="!has(self.workload.health) || !has(self.dependsOn) || !self.dependsOn.exists(d, d.localPort == self.workload.health.port)",fieldPath=".workload.health.port",message="workload.health.port must not be a localPort of dependsOn, where the sidecar listens: choose another localPort"
+// +kubebuilder:validation:XValidation:rule="!has(self.ports) || !has(oldSelf.ports) || self.ports.all(p, oldSelf.ports.exists(o, o.name == p.name)) || oldSelf.ports.all(o, self.ports.exists(p, p.name == o.name))",fieldPath=".ports",message="ports can be added or removed, but not both in one change, for the pods that run know the old ones only: add the new ones, move the callers to them, and remove the old ones last"
 // +kubebuilder:validation:XValidation:rule="!has(self.expose) || !has(self.ports) || self.expose.all(e, has(e.port) ? self.ports.exists(p, p.name == e.port) : self.ports.size() == 1)",fieldPath=".expose",message="expose must name one of ports in port, by its name and not its number, and may leave it out only where there is one"
 type MeshServiceSpec struct {
 	// identity is who the service is. Unset, a ServiceIdentity with the default SPIFFE ID,
@@ -48,8 +49,10 @@ type MeshServiceSpec struct {
 	// +kubebuilder:default=Sidecar
 	DataPlane DataPlane `json:"dataPlane,omitempty"`
 
-	// ports are where the process listens, at most 8. Each gets an mTLS listener of its own for the peers; the process's own
-	// port is on loopback only. Unset, nobody can call the service.
+	// ports are where the process listens, at most 8. Each gets an mTLS listener for the peers, and is itself on loopback
+	// only. Unset, nobody can call the service. A port stays where it is while others come and go. To move one, have the
+	// callers and expose name it, add another under a new name, move the callers, and remove it last: pods of the old and
+	// the new revision have the same proxy config.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -143,9 +146,11 @@ type ServicePort struct {
 	Name string `json:"name"`
 
 	// port is where the process listens, on loopback, from 1024 to 65535. 8500 and 9090 and those from 15000 to 15999 are taken.
+	// Immutable while the port has this name.
 	// +required
 	// +kubebuilder:validation:Minimum=1024
 	// +kubebuilder:validation:Maximum=65535
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="port cannot change under the same name, for the pods that run listen there: have the callers name it, add another port under a new name, move the callers to that, and remove this one"
 	// +kubebuilder:validation:XValidation:rule="self != 8500 && self != 9090 && (self < 15000 || self > 15999)",message="port must not be 8500 (the proxy's admin), 9090 (/metrics and /health) or from 15000 to 15999 (the proxy's listeners): choose another"
 	Port int32 `json:"port"`
 
@@ -181,10 +186,12 @@ type Dependency struct {
 	Port string `json:"port,omitempty"`
 
 	// localPort is where the process dials: 127.0.0.1:localPort is the sidecar's way to the service. From 1024 to 65535; 8500
-	// and 9090 and those from 15000 to 15999 are taken. With dataPlane Library it is not used.
+	// and 9090 and those from 15000 to 15999 are taken. With dataPlane Library it is not used. Immutable while the dependency
+	// has this name.
 	// +required
 	// +kubebuilder:validation:Minimum=1024
 	// +kubebuilder:validation:Maximum=65535
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="localPort cannot change under the same name, for the pods that run dial it: add the dependency once more under a new name, with the new localPort, and remove this one when no pod dials it"
 	// +kubebuilder:validation:XValidation:rule="self != 8500 && self != 9090 && (self < 15000 || self > 15999)",message="localPort must not be 8500 (the proxy's admin), 9090 (/metrics and /health) or from 15000 to 15999 (the proxy's listeners): choose another"
 	LocalPort int32 `json:"localPort"`
 
@@ -371,12 +378,67 @@ type MeshServiceStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	ConfigVersion string `json:"configVersion,omitempty"`
 
+	// ports records where peers reach each of spec.ports, so that a port stays where it is when others come and go. Written by
+	// the operator.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	Ports []PortRecord `json:"ports,omitempty"`
+
+	// exposures records what of spec.expose the gateways serve: what stands here stays with this service when others want
+	// it, too. Written by the operator.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Exposures []ExposureRecord `json:"exposures,omitempty"`
+
 	// conditions are Accepted, Registered, WorkloadReady, DependenciesResolved, Exposed, Programmed and Ready.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=12
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// PortRecord is where peers reach a port.
+type PortRecord struct {
+	// name of the port, as in spec.ports. At most 15 characters.
+	// +required
+	// +kubebuilder:validation:MaxLength=15
+	Name string `json:"name"`
+
+	// meshPort is the number of its mTLS listener, from 15443 to 15450.
+	// +required
+	// +kubebuilder:validation:Minimum=15443
+	// +kubebuilder:validation:Maximum=15450
+	MeshPort int32 `json:"meshPort"`
+}
+
+// ExposureRecord is what of an exposure its gateway serves: each of the paths under each of the host names.
+type ExposureRecord struct {
+	// name of the exposure. At most 63 characters.
+	// +required
+	Name ItemName `json:"name"`
+
+	// gateway is the MeshGateway, with its namespace.
+	// +required
+	Gateway ObjectReference `json:"gateway"`
+
+	// hostnames are those of the exposure, at most 16, each of at most 253 characters.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	Hostnames []Hostname `json:"hostnames"`
+
+	// paths are an HTTP method and a path template each, with * for a variable, as in "GET /v1/payments/*"; of gRPC, the POST
+	// that it is. At most 256, of together at most 16,384 characters: an exposure with more is refused.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=16384
+	Paths []string `json:"paths"`
 }
 
 // ProxyCount counts proxies.

@@ -38,7 +38,7 @@ func bindingsOf(method protoreflect.MethodDescriptor) ([]Binding, error) {
 	return bindings, nil
 }
 
-var httpMethod = regexp.MustCompile(`^[A-Z]+$`)
+var httpMethod = regexp.MustCompile(`^[A-Z]{1,32}$`)
 
 func bindingOf(rule *annotations.HttpRule, method protoreflect.MethodDescriptor) (Binding, error) {
 	var binding Binding
@@ -57,15 +57,15 @@ func bindingOf(rule *annotations.HttpRule, method protoreflect.MethodDescriptor)
 		binding = Binding{pattern.Custom.GetKind(), pattern.Custom.GetPath()}
 	}
 	if !httpMethod.MatchString(binding.HTTPMethod) {
-		return binding, fmt.Errorf("it names no HTTP method and path (%q): write for example get: \"/v1/things\"", binding.HTTPMethod)
+		return binding, fmt.Errorf("it names no HTTP method and path (%.32q): write for example get: \"/v1/things\"", binding.HTTPMethod)
 	}
 	_, variables, err := parseTemplate(binding.Template)
 	if err != nil {
-		return binding, fmt.Errorf("the path %q: %w", binding.Template, err)
+		return binding, fmt.Errorf("the path %.100q: %w", binding.Template, err)
 	}
 	for _, variable := range variables {
 		if err := checkVariable(method.Input(), variable); err != nil {
-			return binding, fmt.Errorf("the path %q: %w", binding.Template, err)
+			return binding, fmt.Errorf("the path %.100q: %w", binding.Template, err)
 		}
 	}
 	if body := rule.GetBody(); body != "" && body != "*" {
@@ -104,14 +104,18 @@ func fieldOf(message protoreflect.MessageDescriptor, path string) (field protore
 			message = field.Message()
 		}
 		if message == nil || field != nil && (field.IsList() || field.IsMap()) || message.Fields().ByName(protoreflect.Name(name)) == nil {
-			return nil, fmt.Errorf("there is no field %s: correct the name", path)
+			return nil, fmt.Errorf("there is no field %.100s: correct the name", path)
 		}
 		field = message.Fields().ByName(protoreflect.Name(name))
 	}
 	return field, nil
 }
 
+// longestTemplate is far below what a gateway is set to load as a regular expression, which takes about two steps a character.
+const longestTemplate = 1024
+
 var (
+	errLong       = fmt.Errorf("it is longer than %d characters: shorten it", longestTemplate)
 	errTemplate   = errors.New("it is no path template: write it as google/api/http.proto has it, for example /v1/payments/{payment_id}")
 	errEverything = errors.New("it takes every path of its host names, those of all others, too: begin it with a segment of its own, for example /v1/payments/{name=**}")
 	literal       = regexp.MustCompile(`^([A-Za-z0-9._~!$&'()+,;@-]|%[0-9A-Fa-f]{2})+$`)
@@ -125,6 +129,9 @@ var (
 //	Template = "/" Segments [ ":" LITERAL ], Segments = Segment { "/" Segment }, Segment = "*" | "**" | LITERAL | Variable;
 //	a Variable is "{" FieldPath [ "=" Segments ] "}", and a ** can only be the last segment
 func parseTemplate(template string) (normal string, variables []string, err error) {
+	if len(template) > longestTemplate {
+		return "", nil, errLong
+	}
 	path, ok := strings.CutPrefix(template, "/")
 	if !ok {
 		return "", nil, errTemplate

@@ -18,6 +18,9 @@ import (
 // to hold. Order does not matter.
 type Objects struct {
 	Cluster ClusterID `json:"cluster"`
+	// Asked is the MeshService or MeshGateway asked for: the Mesh has its config and its Problems. Of the others it need not
+	// have all Problems: a descriptor set is read only where a route that is served needs it. Zero asks for all.
+	Asked ProxyKey `json:"-"`
 	// Identities are the ServiceIdentities asked for and all others that want one of their SPIFFE IDs; and those of Services
 	// and Gateways, which count as trusted where their condition Accepted is True: that is where it is recorded who has an ID.
 	Identities []meshv1alpha1.ServiceIdentity `json:"identities,omitempty"`

@@ -1,67 +1,154 @@
 package mesh
 
 import (
+	"cmp"
+	"slices"
+
 	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 )
 
-// claims says who has a path at a gateway.
-type claims map[claim]*candidate
-
-type claim struct {
-	gateway  types.NamespacedName
-	hostname string
-	path     string // the HTTP method, a space, and the path with * for each variable; or what anyMethod makes
+// want is a path that a candidate wants under each of its host names, and what is served there.
+type want struct {
+	path   string // the HTTP method, a space, and the template in its normal form
+	native bool   // gRPC as it comes
+	rpc    string // package.Service/Method
+	pattern
 }
 
-// anyMethod stands for whatever method of a gRPC service is taken: it is in the way of who wants all of them.
-func anyMethod(service string) string { return "gRPC " + service }
+// claim is a path that a candidate wants under one host name.
+type claim struct {
+	by *candidate
+	at host
+	want
+	// recorded says that the service has been served there, and has claimed it ever since.
+	recorded bool
+	granted  bool
+}
 
-// add claims every path of the candidate; or none, and says why, where one of them is taken.
-func (c claims) add(candidate *candidate) *refusal {
-	own := map[claim]string{} // and the method of the exposure that has it
-	for _, hostname := range candidate.route.Hostnames {
-		at := claim{gateway: candidate.gateway.Key, hostname: hostname}
-		for _, method := range candidate.route.Methods {
-			name := method.Service + "/" + method.Name
-			wanted, against := candidate.route.paths(method)
-			for _, at.path = range against {
-				if holder := c[at]; holder != nil {
-					return refuse(meshv1alpha1.ReasonRouteClaimed, "", "%s at MeshGateway %s with %s belongs to expose %s of MeshService %s, which was there first: choose another host name, or leave %s out",
-						at.path, at.gateway, hostname, holder.route.Name, holder.service.Key, name)
-				}
+// host is a host name of a gateway.
+type host struct {
+	gateway types.NamespacedName
+	name    string
+}
+
+// claims are those of all candidates, and who gets them.
+//
+// A candidate gets all of its claims, or none. Nobody gets what a service is recorded as being served at, but that service;
+// where two are, or none is, the candidate that comes first gets it. So an edit of an older object takes no traffic away
+// from a younger one, and who edits what is served keeps it.
+type claims map[host]*patterns
+
+// newClaims enters the claims of the candidates.
+func newClaims(candidates []*candidate) claims {
+	all := claims{}
+	for _, c := range candidates {
+		for _, hostname := range c.route.Hostnames {
+			at := host{c.gateway.Key, hostname}
+			if all[at] == nil {
+				all[at] = &patterns{}
 			}
-			for _, at.path = range wanted {
-				if other, ok := own[at]; ok && other != name && at.path != anyMethod(method.Service) {
-					return refuse(meshv1alpha1.ReasonRouteClaimed, ".methods", "%s and %s both have %s: leave one out, or change its option google.api.http", other, name, at.path)
-				}
-				own[at] = name
+			for _, w := range c.wants {
+				wanted := &claim{by: c, at: at, want: w, recorded: c.service.recorded[servedAt{at, w.path}]}
+				c.claims = append(c.claims, wanted)
+				all[at].add(wanted)
 			}
 		}
 	}
-	for claim := range own {
-		if c[claim] == nil {
-			c[claim] = candidate
+	return all
+}
+
+// judge says why a candidate cannot have its claims; nil where it can. Those that come before it have theirs.
+func (a claims) judge(c *candidate) *refusal {
+	own := map[servedAt]string{}
+	for _, wanted := range c.claims {
+		if holder := a.holder(wanted); holder != nil {
+			what := ""
+			if holder.path != wanted.path {
+				what = " takes some of the same paths as " + holder.path + ", which"
+			}
+			return refuse(meshv1alpha1.ReasonRouteClaimed, "", "%s at MeshGateway %s with %s%s belongs to expose %s of MeshService %s, which had it first: choose another host name, or leave %s out",
+				wanted.path, wanted.at.gateway, wanted.at.name, what, holder.by.route.Name, holder.by.service.Key, wanted.rpc)
 		}
+		place := servedAt{wanted.at, wanted.path}
+		if other, ok := own[place]; ok && other != wanted.rpc {
+			return refuse(meshv1alpha1.ReasonRouteClaimed, ".methods", "%s and %s both have %s: leave one out, or change its option google.api.http", other, wanted.rpc, wanted.path)
+		}
+		own[place] = wanted.rpc
 	}
 	return nil
 }
 
-// paths are what a method of the route claims, and what others must not have claimed.
-func (r Route) paths(method Method) (wanted, against []string) {
-	for _, binding := range method.Bindings {
-		normal, _, _ := parseTemplate(binding.Template) // which has been checked
-		wanted = append(wanted, binding.HTTPMethod+" "+normal)
+func (c *candidate) grant() {
+	for _, wanted := range c.claims {
+		wanted.granted = true
 	}
-	against = append(against, wanted...)
-	if !r.GRPC {
-		return wanted, against
+}
+
+// holder is the claim of somebody else that stands against one; nil where none does.
+func (a claims) holder(wanted *claim) *claim {
+	var holder *claim
+	a[wanted.at].overlapping(wanted.pattern, func(other *claim) {
+		if !wanted.rivals(other) || !other.granted && (!other.recorded || wanted.recorded) {
+			return
+		}
+		if holder == nil || cmp.Or(cmp.Compare(other.by.rank, holder.by.rank), cmp.Compare(other.path, holder.path), cmp.Compare(other.rpc, holder.rpc)) < 0 {
+			holder = other
+		}
+	})
+	return holder
+}
+
+// rivals reports whether only one of two claims that overlap can be granted. Within one service the path that matches less
+// comes first, and both are served; only not two routes of native gRPC, whose methods the service's rules are made of.
+func (c *claim) rivals(other *claim) bool {
+	return c.by != other.by && (c.by.service != other.by.service || c.path == other.path || c.native && other.native)
+}
+
+// An exposure that has more is not recorded, and so not served: a status has its limits.
+const (
+	maxPaths     = 256
+	maxPathBytes = 16384
+)
+
+func tooMany(wants []want) *refusal {
+	paths, bytes := pathsOf(wants), 0
+	for _, path := range paths {
+		bytes += len(path)
 	}
-	prefix := "POST /" + method.Service + "/"
-	wanted = append(wanted, prefix+method.Name, anyMethod(method.Service))
-	if method.Name == "*" {
-		return wanted, append(against, anyMethod(method.Service))
+	if len(paths) <= maxPaths && bytes <= maxPathBytes {
+		return nil
 	}
-	return wanted, append(against, prefix+method.Name, prefix+"*")
+	return refuse(meshv1alpha1.ReasonTooManyPaths, ".methods", "its methods have %d paths of together %d bytes, more than the %d of together %d that can be recorded: leave some out, or expose them in several of spec.expose",
+		len(paths), bytes, maxPaths, maxPathBytes)
+}
+
+// pathsOf are the paths, sorted, each once.
+func pathsOf(wants []want) []string {
+	paths := make([]string, len(wants))
+	for i, wanted := range wants {
+		paths[i] = wanted.path
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+// wants are what the route wants under each of its host names.
+func (r Route) wants() []want {
+	var all []want
+	add := func(path, rpc string, native bool) {
+		all = append(all, want{path: path, native: native, rpc: rpc, pattern: parsePattern(path)})
+	}
+	for _, method := range r.Methods {
+		name := method.Service + "/" + method.Name
+		for _, binding := range method.Bindings {
+			normal, _, _ := parseTemplate(binding.Template) // which has been checked
+			add(binding.HTTPMethod+" "+normal, name, false)
+		}
+		if r.GRPC {
+			add("POST /"+name, name, true)
+		}
+	}
+	return all
 }

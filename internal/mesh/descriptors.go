@@ -1,70 +1,68 @@
 package mesh
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 )
 
-// descriptorSet is what a service's google.protobuf.FileDescriptorSet says.
-type descriptorSet struct {
-	raw   []byte
-	files *protoregistry.Files
-	// bindings are those of the services that have been asked for.
-	bindings map[protoreflect.FullName]serviceBindings
+// api is what a service's google.protobuf.FileDescriptorSet says, as far as the Mesh has use for it. Builds share it.
+type api struct {
+	services map[string]*apiService // by the full name; not changed once read
+	hash     [sha256.Size]byte      // of the set
+
+	mu   sync.Mutex
+	made map[string][]byte // what cut has made, by the methods
 }
 
-// serviceBindings are the bindings of a service's methods, or what is wrong with one of them.
-type serviceBindings struct {
-	of  map[protoreflect.Name][]Binding
+// apiService is a gRPC service of a descriptor set.
+type apiService struct {
+	methods []apiMethod // in the set's order
+	// err is what is wrong with a binding. A transcoder loads all methods of a service, whichever are exposed, so that one
+	// bad binding costs it the others, too.
 	err error
 }
 
-// bindingsOf reads the bindings of a service, once. A transcoder loads all methods of a service, whichever are exposed, so
-// that one bad binding costs it the others, too.
-func (d *descriptorSet) bindingsOf(service protoreflect.ServiceDescriptor) (map[protoreflect.Name][]Binding, error) {
-	if known, ok := d.bindings[service.FullName()]; ok {
-		return known.of, known.err
-	}
-	result := serviceBindings{of: map[protoreflect.Name][]Binding{}}
-	for i := 0; i < service.Methods().Len() && result.err == nil; i++ {
-		method := service.Methods().Get(i)
-		result.of[method.Name()], result.err = bindingsOf(method)
-	}
-	d.bindings[service.FullName()] = result
-	return result.of, result.err
+type apiMethod struct {
+	Method
+	streams bool
 }
 
 // readAPI reads the descriptor set of a service, if it names one.
 func (b *builder) readAPI(s *service) {
-	api := s.object.Spec.API
-	if api == nil {
+	source := s.object.Spec.API
+	if source == nil || s.apiRead {
 		return
 	}
-	raw, err := b.file(s.Key.Namespace, api.DescriptorSet)
+	s.apiRead = true
+	raw, err := b.file(s.Key.Namespace, source.DescriptorSet)
 	if err == nil {
-		s.api, err = parseDescriptors(raw)
+		s.api, err = apis.read(raw)
 	}
 	if err != nil {
 		const field = "spec.api.descriptorSet"
 		s.apiBroken = true
 		b.report(s, meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonDescriptorInvalid, field, fmt.Sprintf("%s: %v", field, err))
+		return
 	}
+	s.descriptors = raw
 }
 
 // parseDescriptors refuses whatever a proxy would: it loads the files one after the other, and one that it cannot load
 // costs it the whole listener.
-func parseDescriptors(raw []byte) (*descriptorSet, error) {
+func parseDescriptors(raw []byte) (*api, error) {
 	const remake = "make it with buf build, or protoc --include_imports --descriptor_set_out"
 	set := &descriptorpb.FileDescriptorSet{}
 	if err := proto.Unmarshal(raw, set); err != nil || len(set.GetFile()) == 0 {
@@ -83,7 +81,29 @@ func parseDescriptors(raw []byte) (*descriptorSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("it does not hold together (%s): %s", plain(err), remake)
 	}
-	return &descriptorSet{raw: raw, files: files, bindings: map[protoreflect.FullName]serviceBindings{}}, nil
+	read := &api{services: map[string]*apiService{}, made: map[string][]byte{}}
+	files.RangeFiles(func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			read.services[strings.Clone(string(service.FullName()))] = readService(service)
+		}
+		return true
+	})
+	return read, nil
+}
+
+func readService(descriptor protoreflect.ServiceDescriptor) *apiService {
+	service := &apiService{}
+	for i := range descriptor.Methods().Len() {
+		method := descriptor.Methods().Get(i)
+		read := apiMethod{Method: methodOf(method), streams: method.IsStreamingClient() || method.IsStreamingServer()}
+		read.Service, read.Name = strings.Clone(read.Service), strings.Clone(read.Name) // what they are parts of is large
+		if service.err == nil {
+			read.Bindings, service.err = bindingsOf(method)
+		}
+		service.methods = append(service.methods, read)
+	}
+	return service
 }
 
 // plain is an error of the protobuf module without the prefix in which it alternates, by design, between two kinds of space.
@@ -93,46 +113,28 @@ func plain(err error) string {
 }
 
 // expand is what package.Service/Method or package.Service/* means. The latter are the unary methods.
-func (d *descriptorSet) expand(name string) ([]protoreflect.MethodDescriptor, error) {
+func (a *api) expand(name string) (*apiService, []apiMethod, error) {
 	serviceName, methodName, _ := strings.Cut(name, "/")
-	descriptor, err := d.files.FindDescriptorByName(protoreflect.FullName(serviceName))
-	service, ok := descriptor.(protoreflect.ServiceDescriptor)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("the descriptor set has no service %s: choose one of %s, or make the set again", serviceName, list(d.serviceNames()))
+	service := a.services[serviceName]
+	if service == nil {
+		return nil, nil, fmt.Errorf("the descriptor set has no service %s: choose one of %s, or make the set again", serviceName, list(slices.Sorted(maps.Keys(a.services))))
 	}
-	var methods []protoreflect.MethodDescriptor
-	for i := range service.Methods().Len() {
-		method := service.Methods().Get(i)
-		if string(method.Name()) == methodName || methodName == "*" && !streams(method) {
+	var methods []apiMethod
+	for _, method := range service.methods {
+		if method.Name == methodName || methodName == "*" && !method.streams {
 			methods = append(methods, method)
 		}
 	}
 	if len(methods) == 0 {
-		return nil, fmt.Errorf("%s has no method %s: choose one of %s, or make the descriptor set again", serviceName, methodName, list(methodNames(service)))
+		return nil, nil, fmt.Errorf("%s has no method %s: choose one of %s, or make the descriptor set again", serviceName, methodName, list(service.methodNames()))
 	}
-	return methods, nil
+	return service, methods, nil
 }
 
-func streams(method protoreflect.MethodDescriptor) bool {
-	return method.IsStreamingClient() || method.IsStreamingServer()
-}
-
-func (d *descriptorSet) serviceNames() []string {
+func (s *apiService) methodNames() []string {
 	var names []string
-	d.files.RangeFiles(func(file protoreflect.FileDescriptor) bool {
-		for i := range file.Services().Len() {
-			names = append(names, string(file.Services().Get(i).FullName()))
-		}
-		return true
-	})
-	slices.Sort(names)
-	return names
-}
-
-func methodNames(service protoreflect.ServiceDescriptor) []string {
-	var names []string
-	for i := range service.Methods().Len() {
-		names = append(names, string(service.Methods().Get(i).Name()))
+	for _, method := range s.methods {
+		names = append(names, method.Name)
 	}
 	slices.Sort(names)
 	return names

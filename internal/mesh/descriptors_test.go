@@ -131,19 +131,15 @@ func nested(get func(string) *annotations.HttpRule) *annotations.HttpRule {
 
 func methodWith(t *testing.T, rule *annotations.HttpRule) protoreflect.MethodDescriptor {
 	t.Helper()
-	raw, err := proto.Marshal(setOf(rule))
+	files, err := protodesc.NewFiles(setOf(rule))
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := parseDescriptors(raw)
+	service, err := files.FindDescriptorByName("t.S")
 	if err != nil {
 		t.Fatal(err)
 	}
-	methods, err := set.expand("t.S/M")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return methods[0]
+	return service.(protoreflect.ServiceDescriptor).Methods().ByName("M")
 }
 
 // setOf is a descriptor set with the method t.S/M, which has the rule.

@@ -6,23 +6,27 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/reflect/protoreflect"
-
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 )
 
-// candidate is an exposure that its gateway serves, unless an older one has a path of it.
+// candidate is an exposure that its gateway serves, unless somebody else has a path of it.
 type candidate struct {
 	gateway  *gateway
 	service  *service
 	exposure *meshv1alpha1.Exposure
 	route    Route
+	rank     int // among the candidates
+	wants    []want
+	claims   []*claim
+	served   bool
+	sizes    []int // of its methods' descriptors, where they are known
 }
 
-// addExposures makes a Route of each exposure that its gateway admits and no older one stands against, and the service's
-// Rule for the gateway.
+// addExposures makes a Route of each exposure that its gateway admits and that nobody stands against, and the service's Rule
+// for the gateway.
 func (b *builder) addExposures() {
 	var candidates []*candidate
+	of := map[*meshv1alpha1.Exposure]*candidate{}
 	for _, s := range b.services {
 		for i := range s.object.Spec.Expose {
 			exposure := &s.object.Spec.Expose[i]
@@ -30,21 +34,45 @@ func (b *builder) addExposures() {
 				b.unexposed(s, exposure, *refused)
 			} else {
 				candidates = append(candidates, c)
+				of[exposure] = c
 			}
 		}
 	}
 	slices.SortFunc(candidates, func(x, y *candidate) int {
 		return cmp.Or(x.service.object.CreationTimestamp.Compare(y.service.object.CreationTimestamp.Time),
-			compareKeys(x.service.Key, y.service.Key), cmp.Compare(x.exposure.Name, y.exposure.Name))
+			compareKeys(x.service.Key, y.service.Key),
+			-compareBools(x.service.isRecorded(x.exposure), y.service.isRecorded(y.exposure)), cmp.Compare(x.exposure.Name, y.exposure.Name))
 	})
-	taken := claims{}
-	for _, c := range candidates {
-		if refused := taken.add(c); refused != nil {
+	all := newClaims(candidates)
+	// Who is served as it is comes before who wants more, for the room of a gateway, too.
+	slices.SortStableFunc(candidates, func(x, y *candidate) int { return -compareBools(x.incumbent(), y.incumbent()) })
+	var fit []*candidate
+	used := rooms{}
+	for rank, c := range candidates {
+		c.rank = rank
+		refused := all.judge(c)
+		if refused == nil {
+			refused = used.add(c)
+		}
+		if refused != nil {
 			b.unexposed(c.service, c.exposure, *refused)
 			continue
 		}
+		c.grant()
+		fit = append(fit, c)
+	}
+	used.describe()
+	for _, c := range fit {
 		c.accept()
 	}
+	for _, s := range b.services {
+		b.keepRecords(s, of, all)
+	}
+}
+
+// incumbent reports whether the exposure is recorded as being served at each of its paths.
+func (c *candidate) incumbent() bool {
+	return !slices.ContainsFunc(c.claims, func(wanted *claim) bool { return !wanted.recorded })
 }
 
 func (c *candidate) accept() {
@@ -52,6 +80,7 @@ func (c *candidate) accept() {
 	for _, method := range c.route.Methods {
 		methods = append(methods, method.Service+"/"+method.Name)
 	}
+	c.served = true
 	c.gateway.Routes = append(c.gateway.Routes, c.route)
 	c.service.Rules = append(c.service.Rules, Rule{
 		Name: "expose:" + c.route.Name, ID: c.gateway.ID, Caller: Caller{Kind: KindMeshGateway, Key: c.gateway.Key},
@@ -85,7 +114,7 @@ func (b *builder) judge(s *service, exposure *meshv1alpha1.Exposure) (*candidate
 	if !ok {
 		return nil, refuse(meshv1alpha1.ReasonPortUnknown, ".port", "%s", s.portProblem(exposure.Port))
 	}
-	methods, refused := s.judgeMethods(exposure)
+	methods, refused := b.judgeMethods(s, exposure)
 	if refused != nil {
 		return nil, refused
 	}
@@ -98,8 +127,12 @@ func (b *builder) judge(s *service, exposure *meshv1alpha1.Exposure) (*candidate
 		c.route.Hostnames = append(c.route.Hostnames, string(hostname))
 	}
 	slices.Sort(c.route.Hostnames)
-	if s.api != nil {
-		c.route.Descriptors = s.api.raw
+	c.wants = c.route.wants()
+	if refused := tooMany(c.wants); refused != nil {
+		return nil, refused
+	}
+	if exposure.Transcode {
+		c.route.Descriptors = apis.cut(s.api, s.descriptors, methods)
 	}
 	return c, nil
 }
@@ -138,7 +171,8 @@ func (b *builder) judgeGateway(g *gateway, s *service, exposure *meshv1alpha1.Ex
 }
 
 // judgeMethods is what the exposure's methods are, sorted. Without a descriptor set they are taken at their word.
-func (s *service) judgeMethods(exposure *meshv1alpha1.Exposure) ([]Method, *refusal) {
+func (b *builder) judgeMethods(s *service, exposure *meshv1alpha1.Exposure) ([]Method, *refusal) {
+	b.readAPI(s)
 	if s.apiBroken || s.api == nil && exposure.Transcode {
 		return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "without a valid descriptor set nobody knows the methods: correct spec.api.descriptorSet")
 	}
@@ -147,36 +181,34 @@ func (s *service) judgeMethods(exposure *meshv1alpha1.Exposure) ([]Method, *refu
 	}
 	methods := map[string]Method{}
 	for _, name := range exposure.Methods {
-		descriptors, err := s.api.expand(string(name))
+		service, found, err := s.api.expand(string(name))
 		if err != nil {
 			return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%v", err)
 		}
-		for _, descriptor := range descriptors {
-			method := methodOf(descriptor)
-			if exposure.Transcode {
-				var refused *refusal
-				if method.Bindings, refused = s.api.transcodable(descriptor); refused != nil {
-					return nil, refused
-				}
+		for _, method := range found {
+			if !exposure.Transcode {
+				method.Bindings = nil
+			} else if refused := service.transcodable(method); refused != nil {
+				return nil, refused
 			}
-			methods[method.Service+"/"+method.Name] = method
+			methods[method.Service+"/"+method.Name] = method.Method
 		}
 	}
 	return sorted(methods), nil
 }
 
-// transcodable is at which paths a method is served as JSON.
-func (d *descriptorSet) transcodable(method protoreflect.MethodDescriptor) ([]Binding, *refusal) {
-	bindings, err := d.bindingsOf(method.Parent().(protoreflect.ServiceDescriptor))
+// transcodable says why a method cannot be served as JSON; nil where it can.
+func (s *apiService) transcodable(method apiMethod) *refusal {
+	name := method.Service + "." + method.Name
 	switch {
-	case err != nil:
-		return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%v", err)
-	case streams(method):
-		return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%s streams, which JSON over HTTP cannot: leave it out, or expose it by protocols: [GRPC] in an exposure of its own", method.FullName())
-	case len(bindings[method.Name()]) == 0:
-		return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%s has no option google.api.http, which says at what path it is served as JSON: add the option, or leave the method out", method.FullName())
+	case s.err != nil:
+		return refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%v", s.err)
+	case method.streams:
+		return refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%s streams, which JSON over HTTP cannot: leave it out, or expose it by protocols: [GRPC] in an exposure of its own", name)
+	case len(method.Bindings) == 0:
+		return refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%s has no option google.api.http, which says at what path it is served as JSON: add the option, or leave the method out", name)
 	}
-	return bindings[method.Name()], nil
+	return nil
 }
 
 func unchecked(exposure *meshv1alpha1.Exposure) []Method {

@@ -25,7 +25,8 @@ const (
 	FirstMeshPort = 15443
 	// FirstGatewayPort is the first listener of a gateway; the next ones follow.
 	FirstGatewayPort = 15643
-	// ReadyPort answers GET /ready, in the same Listener as the first of the above, so that it is open only when that is.
+	// ReadyPort answers the probes of a service's proxy, in the same Listener as its mesh ports, so that it is open only when
+	// those are. A gateway is asked at its first listener.
 	ReadyPort = 15021
 	// StatsPort answers GET /stats/prometheus.
 	StatsPort = 15090
@@ -35,6 +36,13 @@ const (
 	HTTPPort = 9090
 	// XDSPort is where the manager serves xDS.
 	XDSPort = 18000
+)
+
+// What the kubelet asks a proxy: GET ReadyPath of ReadyHost. The host name is one that no exposure can have, since it has an
+// underscore: it has routes of its own, among those of whoever is called there.
+const (
+	ReadyHost = "paymesh_ready"
+	ReadyPath = "/ready"
 )
 
 // DefaultTimeout bounds a call of a dependency that says nothing else; in seconds.
@@ -55,7 +63,7 @@ type Service struct {
 	ServiceAccountName string                 `json:"serviceAccountName"`
 	NewServiceAccount  bool                   `json:"newServiceAccount,omitempty"`
 	DataPlane          meshv1alpha1.DataPlane `json:"dataPlane"`
-	Ports              []Port                 `json:"ports,omitempty"` // in the spec's order, which gives MeshPort
+	Ports              []Port                 `json:"ports,omitempty"` // sorted by MeshPort
 	Workload           meshv1alpha1.Workload  `json:"workload"`
 	// Dependencies are all of dependsOn, sorted by name, whether the callee consents or not: what the process is told of them
 	// must not change, and so roll its pods, because somebody else's allow did.
@@ -66,6 +74,8 @@ type Service struct {
 	// has no dependency on this one that resolves, or it is not accepted. Sorted; to be reported, and nothing else.
 	UnusedAllows []string                  `json:"unusedAllows,omitempty"`
 	Egress       []meshv1alpha1.EgressRule `json:"egress,omitempty"` // sorted by name
+	// Exposures are what is to be recorded, in the object's status, of where the service is served: sorted by name.
+	Exposures []meshv1alpha1.ExposureRecord `json:"exposures,omitempty"`
 }
 
 // Port is a port of a service.
@@ -169,7 +179,7 @@ type Route struct {
 	JWT       string      `json:"jwt"`       // the name of the JWTProvider
 	Transcode bool        `json:"transcode,omitempty"`
 	GRPC      bool        `json:"grpc,omitempty"` // native gRPC passes, too
-	// Descriptors are the FileDescriptorSet that transcoding needs.
+	// Descriptors are the FileDescriptorSet that transcoding needs: with these methods and no others.
 	Descriptors []byte `json:"-"`
 }
 
@@ -182,6 +192,9 @@ type Method struct {
 	Bindings []Binding `json:"bindings,omitempty"`
 	// Idempotency is the method's idempotency_level: NO_SIDE_EFFECTS, IDEMPOTENT, or empty where nothing is declared.
 	Idempotency string `json:"idempotency,omitempty"`
+	// Descriptors are those of the method alone, where its exposure shares a host name with others that are transcoded: the
+	// paths of exposures can overlap, and which of them is meant the routes say.
+	Descriptors []byte `json:"-"`
 }
 
 // Binding is an HTTP method and a path template that mean a gRPC method (google.api.http).
@@ -201,6 +214,9 @@ type EndpointKey struct {
 	Service  types.NamespacedName
 	PortName string
 }
+
+// IsZero reports whether it names no object.
+func (k ProxyKey) IsZero() bool { return k == ProxyKey{} }
 
 // String is kind/namespace/name, in lower case: what a node ID begins with.
 func (k ProxyKey) String() string {

@@ -28,11 +28,15 @@ type service struct {
 	object *meshv1alpha1.MeshService
 	// identified is true where the service has an identity of its own.
 	identified bool
-	// api is what the descriptor set says; nil where there is none, or none that can be read, which apiBroken tells apart.
-	api       *descriptorSet
-	apiBroken bool
+	// api is what the descriptor set says, which is descriptors; nil where there is none, or none that can be read, which
+	// apiBroken tells apart. It is known once apiRead is true.
+	api                *api
+	apiRead, apiBroken bool
+	descriptors        []byte
 	// used are the allow rules, by name, that a caller in the Mesh makes use of.
 	used map[string]Caller
+	// recorded is where the service is recorded as being served.
+	recorded map[servedAt]bool
 }
 
 func (b *builder) addServices() {
@@ -58,9 +62,7 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 			return cmp.Compare(x.Name, y.Name)
 		}),
 	}}
-	for i, port := range spec.Ports {
-		s.Ports = append(s.Ports, Port{Name: port.Name, Port: port.Port, MeshPort: FirstMeshPort + int32(i), Protocol: port.Protocol})
-	}
+	s.Ports, s.recorded = allot(spec.Ports, object.Status.Ports), recordedOf(object)
 	p, problem := b.identify(applicant{
 		kind: KindMeshService, object: object, key: s.Key, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
 		podLabels: map[string]string{labelApp: s.Key.Name, meshv1alpha1.LabelService: s.Key.Name, labelEndpoint: "true"},
@@ -72,7 +74,9 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 	s.identified = problem == nil
 	s.ID, s.Trusted, s.Identity, s.NewIdentity = p.id, p.trusted && s.identified, p.identity, p.newIdentity
 	s.ServiceAccountName = p.serviceAccountName
-	b.readAPI(s)
+	if b.Asked.IsZero() || b.Asked == (ProxyKey{Kind: KindMeshService, NamespacedName: s.Key}) {
+		b.readAPI(s)
+	}
 	return s
 }
 

@@ -41,7 +41,9 @@ func Gateway(g mesh.Gateway, proxyFiles map[string]string, o Options) ([]Object,
 func gatewayTemplate(g mesh.Gateway, r role, proxyFiles map[string]string, o Options) corev1.PodTemplateSpec {
 	spec := pod(g.ServiceAccountName, gatewayPreStopSeconds+endSeconds)
 	spec.Volumes = []corev1.Volume{configMapVolume(volumeProxy, r.key.Name+"-proxy"), o.workloadAPIVolume()}
-	proxy := o.proxy(r.key)
+	// The first listener is asked, and with it its certificate, which the kubelet does not verify. A pod has no way to ask
+	// all of them.
+	proxy := o.proxy(r.key, asks(corev1.URISchemeHTTPS, mesh.FirstGatewayPort))
 	proxy.Resources = proxyResources("100m", "128Mi", "1Gi")
 	if g.Spec != nil && g.Spec.Resources != nil {
 		proxy.Resources = g.Spec.Resources.Requirements()

@@ -107,11 +107,17 @@ func sleep(seconds int64) *corev1.Lifecycle {
 	return &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: seconds}}}
 }
 
+// asks is what the kubelet asks a proxy: it is ready when its listeners take connections and its routes are in use.
+func asks(scheme corev1.URIScheme, port int32) corev1.ProbeHandler {
+	return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
+		Scheme: scheme, Path: mesh.ReadyPath, Port: intstr.FromInt32(port), HTTPHeaders: []corev1.HTTPHeader{{Name: "Host", Value: mesh.ReadyHost}},
+	}}
+}
+
 // proxy is Envoy's container, without what a sidecar and a gateway have of their own. It says by itself all that the pod's
 // security context says, too, which the patch of a workload may change.
-func (o Options) proxy(key mesh.ProxyKey) corev1.Container {
-	startup := httpProbe("/ready", mesh.ReadyPort)
-	startup.PeriodSeconds, startup.FailureThreshold = 1, neverGiveUp
+func (o Options) proxy(key mesh.ProxyKey, ready corev1.ProbeHandler) corev1.Container {
+	startup := &corev1.Probe{ProbeHandler: ready, PeriodSeconds: 1, TimeoutSeconds: probeTimeoutSeconds, FailureThreshold: neverGiveUp}
 	security, pod := restricted(), restrictedPod()
 	security.RunAsNonRoot, security.RunAsUser, security.RunAsGroup, security.SeccompProfile = pod.RunAsNonRoot, pod.RunAsUser, pod.RunAsGroup, pod.SeccompProfile
 	return corev1.Container{
@@ -129,10 +135,9 @@ func (o Options) proxy(key mesh.ProxyKey) corev1.Container {
 		},
 		Env: []corev1.EnvVar{{Name: "POD_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.name"}}}},
 		Ports: []corev1.ContainerPort{
-			{Name: "ready", ContainerPort: mesh.ReadyPort, Protocol: corev1.ProtocolTCP},
 			{Name: "stats", ContainerPort: mesh.StatsPort, Protocol: corev1.ProtocolTCP},
 		},
-		StartupProbe: startup, ReadinessProbe: httpProbe("/ready", mesh.ReadyPort),
+		StartupProbe: startup, ReadinessProbe: &corev1.Probe{ProbeHandler: *ready.DeepCopy(), PeriodSeconds: probeSeconds, TimeoutSeconds: probeTimeoutSeconds},
 		SecurityContext: security,
 		VolumeMounts:    []corev1.VolumeMount{{Name: volumeProxy, MountPath: proxyDir, ReadOnly: true}, workloadAPIMount()},
 	}

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
@@ -105,8 +106,12 @@ func TestTheSidecarIsThereBeforeTheProcessAndWaitsForItsConfigForever(t *testing
 	if *proxy.RestartPolicy != corev1.ContainerRestartPolicyAlways || proxy.Lifecycle != nil {
 		t.Errorf("restart policy %v, hooks %v: want a native sidecar without a hook", *proxy.RestartPolicy, proxy.Lifecycle)
 	}
-	if p := proxy.StartupProbe; p.HTTPGet.Path != "/ready" || p.HTTPGet.Port.IntVal != 15021 || p.PeriodSeconds != 1 || p.FailureThreshold < 10*365*24*3600 {
+	asked := corev1.HTTPGetAction{Scheme: "HTTP", Path: "/ready", Port: intstr.FromInt32(15021), HTTPHeaders: []corev1.HTTPHeader{{Name: "Host", Value: "paymesh_ready"}}}
+	if p := proxy.StartupProbe; !cmp.Equal(*p.HTTPGet, asked) || p.PeriodSeconds != 1 || p.FailureThreshold < 10*365*24*3600 {
 		t.Errorf("startup probe %v", p)
+	}
+	if p := proxy.ReadinessProbe; !cmp.Equal(*p.HTTPGet, asked) {
+		t.Errorf("readiness probe %v", p)
 	}
 	if id := "meshservice/payments/payment-service/$(POD_NAME)"; !slices.Contains(proxy.Args, id) || proxy.Env[0].ValueFrom.FieldRef.FieldPath != "metadata.name" {
 		t.Errorf("no node ID %s in %v", id, proxy.Args)
@@ -209,6 +214,10 @@ func TestAGatewayHasItsCertificatesMountedAndGoesSlowly(t *testing.T) {
 		return m.Name == "tls-https" && m.MountPath == "/etc/paymesh/tls/https" && m.ReadOnly
 	}) {
 		t.Errorf("mounts %v", proxy.VolumeMounts)
+	}
+	asked := corev1.HTTPGetAction{Scheme: "HTTPS", Path: "/ready", Port: intstr.FromInt32(15643), HTTPHeaders: []corev1.HTTPHeader{{Name: "Host", Value: "paymesh_ready"}}}
+	if !cmp.Equal(*proxy.StartupProbe.HTTPGet, asked) || !cmp.Equal(*proxy.ReadinessProbe.HTTPGet, asked) || proxy.StartupProbe.FailureThreshold < 10*365*24*3600 {
+		t.Errorf("probes %v and %v", proxy.StartupProbe, proxy.ReadinessProbe)
 	}
 	if *d.Spec.Template.Spec.TerminationGracePeriodSeconds != 35 || proxy.Lifecycle.PreStop.Sleep.Seconds != 30 || *d.Spec.Replicas != 2 {
 		t.Errorf("grace period %d, sleep %d", *d.Spec.Template.Spec.TerminationGracePeriodSeconds, proxy.Lifecycle.PreStop.Sleep.Seconds)

@@ -79,7 +79,7 @@ func outboundLog(s mesh.Service, u mesh.Upstream) []*accesslogv3.AccessLog {
 	}, failed)}
 }
 
-// gatewayLog has a line for each request. Neither the token nor the idempotency key is in it. The gRPC status is there for
+// gatewayLog has a line for each request but the kubelet's. Neither the token nor the idempotency key is in it. The gRPC status is there for
 // what came as gRPC: of other answers it would be guessed from the HTTP status.
 func gatewayLog(g mesh.Gateway, l mesh.GatewayListener) []*accesslogv3.AccessLog {
 	common := fields{
@@ -90,7 +90,17 @@ func gatewayLog(g mesh.Gateway, l mesh.GatewayListener) []*accesslogv3.AccessLog
 		"route": "%ROUTE_NAME%", "service": "%METADATA(ROUTE:" + routeMetadata + ":service)%",
 		"endpoint": "%UPSTREAM_HOST%", "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
 	}
-	return []*accesslogv3.AccessLog{line(common, notNative()), line(common.with("grpc_status", "%GRPC_STATUS_NUMBER%"), native())}
+	return []*accesslogv3.AccessLog{
+		line(common, all(notProbe(), notNative())),
+		line(common.with("grpc_status", "%GRPC_STATUS_NUMBER%"), all(notProbe(), native())),
+	}
+}
+
+// notProbe keeps what the kubelet asks every other second out of a log. Whoever asks the same learns and does nothing more.
+func notProbe() *accesslogv3.AccessLogFilter {
+	h := header(":authority", exactly(mesh.ReadyHost))
+	h.InvertMatch, h.TreatMissingHeaderAsEmpty = true, true
+	return headerFilter(h)
 }
 
 func expression(cel string) *accesslogv3.AccessLogFilter {

@@ -17,6 +17,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 	"sigs.k8s.io/yaml"
 
 	"github.com/jia-app/paymesh/internal/mesh"
@@ -39,6 +40,10 @@ const (
 	managerPingInterval = 30 * time.Second
 	managerPingTimeout  = 5 * time.Second
 )
+
+// regexSteps is how large a regular expression may become, in RE2's instructions. Envoy's own limit is 100, and a path template
+// of some 100 characters is larger: the proxy would reject the routes of everybody. What a template can be the model bounds.
+const regexSteps = 32768
 
 // BootstrapOptions are what the files hold beside the object itself.
 type BootstrapOptions struct {
@@ -78,6 +83,11 @@ func bootstrap(id spiffeid.ID, o BootstrapOptions) *bootstrapv3.Bootstrap {
 	pipe := &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: strings.TrimPrefix(o.WorkloadAPI, "unix://")}}}
 	return &bootstrapv3.Bootstrap{
 		Admin: &bootstrapv3.Admin{Address: address(loopback, mesh.AdminPort)},
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+			Name: "static", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+				"re2.max_program_size.error_level": structpb.NewNumberValue(regexSteps),
+			}}},
+		}}},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			LdsConfig: fromADS(),
 			CdsConfig: fromADS(),

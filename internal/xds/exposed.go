@@ -45,8 +45,10 @@ func exposed(g mesh.Gateway) *routev3.RouteConfiguration {
 		host.Domains = append(host.Domains, hostname)
 	}
 	return &routev3.RouteConfiguration{
-		Name:         gatewayRoutes,
-		VirtualHosts: append(hosts, &routev3.VirtualHost{Name: "(other)", Domains: []string{"*"}, Routes: []*routev3.Route{nowhere("no such host here")}}),
+		Name: gatewayRoutes,
+		VirtualHosts: append(hosts,
+			&routev3.VirtualHost{Name: "(other)", Domains: []string{"*"}, Routes: []*routev3.Route{nowhere("no such host here")}},
+			readyHost(map[string]*anypb.Any{jwtName: noToken()}, nowhere("no such path here"))),
 	}
 }
 
@@ -54,7 +56,8 @@ func exposed(g mesh.Gateway) *routev3.RouteConfiguration {
 func exposure(r mesh.Route) string { return r.Service.String() + "/" + r.Name }
 
 // virtualHost serves the routes under one host name, or several. Where one exposure alone is transcoded there, its
-// descriptors are with the host and not with each of its routes.
+// descriptors are with the host. Else each route has those of its method: a transcoder finds a method by the path on its own,
+// and could find one of another exposure where their templates overlap.
 func virtualHost(name string, served []mesh.Route) *routev3.VirtualHost {
 	host := &routev3.VirtualHost{Name: name}
 	var transcoded []mesh.Route
@@ -64,7 +67,7 @@ func virtualHost(name string, served []mesh.Route) *routev3.VirtualHost {
 		}
 	}
 	if len(transcoded) == 1 {
-		host.TypedPerFilterConfig = map[string]*anypb.Any{transcoderName: pack(transcoder(transcoded[0]))}
+		host.TypedPerFilterConfig = map[string]*anypb.Any{transcoderName: pack(transcoder(transcoded[0].Descriptors, transcoded[0].Methods))}
 	}
 	for _, r := range served {
 		if r.GRPC {
@@ -85,11 +88,11 @@ func transcodedRoutes(served []mesh.Route) []*routev3.Route {
 	}
 	var all []candidate
 	for _, r := range served {
-		var translate *anypb.Any
-		if len(served) > 1 {
-			translate = pack(transcoder(r))
-		}
-		for _, method := range r.Methods {
+		for i, method := range r.Methods {
+			var translate *anypb.Any
+			if len(served) > 1 {
+				translate = pack(transcoder(method.Descriptors, r.Methods[i:i+1]))
+			}
 			for _, binding := range method.Bindings {
 				at := parseTemplate(binding.Template)
 				match := at.matches()

@@ -38,8 +38,8 @@ const (
 func Gateway(_ mesh.Mesh, g mesh.Gateway) Resources {
 	own := identity{id: g.ID}
 	r := Resources{}
-	for i, l := range g.Listeners {
-		r.Listeners = append(r.Listeners, gatewayListener(g, l, i == 0))
+	for _, l := range g.Listeners {
+		r.Listeners = append(r.Listeners, gatewayListener(g, l))
 	}
 	r.Routes = append(r.Routes, exposed(g))
 	var peers []peer
@@ -51,14 +51,10 @@ func Gateway(_ mesh.Mesh, g mesh.Gateway) Resources {
 	return r
 }
 
-// gatewayListener takes HTTPS. The first answers the probes, too.
-func gatewayListener(g mesh.Gateway, l mesh.GatewayListener, first bool) *listenerv3.Listener {
+// gatewayListener takes HTTPS, also from the kubelet: so a pod whose certificate cannot work is not ready.
+func gatewayListener(g mesh.Gateway, l mesh.GatewayListener) *listenerv3.Listener {
 	port := uint32(l.TargetPort) //nolint:gosec // a port
-	ports, chains := []uint32{port}, []*listenerv3.FilterChain{chain(l.Name, port, fromOutside(l), gatewayManager(g, l))}
-	if first {
-		ports, chains = append(ports, mesh.ReadyPort), append(chains, readyChain())
-	}
-	of := listener(gatewayPrefix+l.Name, anyAddress, ports, chains)
+	of := listener(gatewayPrefix+l.Name, anyAddress, []uint32{port}, []*listenerv3.FilterChain{chain(l.Name, port, fromOutside(l), gatewayManager(g, l))})
 	of.PerConnectionBufferLimitBytes = number(maxBody)
 	return of
 }

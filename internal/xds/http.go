@@ -7,14 +7,13 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/wrapperspb"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/jia-app/paymesh/internal/mesh"
 )
@@ -24,8 +23,6 @@ const (
 	loopback   = "127.0.0.1"
 	// handshakeTimeout bounds how long a connection may hold a socket before it has said who it is.
 	handshakeTimeout = 10 * time.Second
-	// readyPath is what the startup and readiness probes ask for.
-	readyPath = "/ready"
 	// safeRetries are the conditions in which the callee has seen nothing of the call, so that sending it again cannot do
 	// anything twice: no connection, a stream that the callee says it did not process, a break before the headers left.
 	safeRetries = "connect-failure,refused-stream,reset-before-request"
@@ -96,21 +93,17 @@ func chain(name string, port uint32, transport *corev3.TransportSocket, manager 
 	return c
 }
 
-// readyChain answers the kubelet. It is a chain of the Listener that takes calls, since a Listener of its own would be
-// green where that one was rejected.
-func readyChain() *listenerv3.FilterChain {
-	manager := connectionManager("ready", hcmv3.HttpConnectionManager_AUTO)
-	manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{Name: "ready"}}
-	manager.HttpFilters = []*hcmv3.HttpFilter{
-		httpFilter("envoy.filters.http.health_check", &healthcheckv3.HealthCheck{
-			PassThroughMode: wrapperspb.Bool(false),
-			Headers: []*routev3.HeaderMatcher{{
-				Name: ":path", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exactly(readyPath)},
-			}},
-		}),
-		router(),
+// readyHost answers the kubelet. It is among the routes that calls take, since a proxy that has rejected those at its start
+// goes on without any, and would be green with an answer of its own.
+// What is open is the probe alone.
+func readyHost(open map[string]*anypb.Any, more ...*routev3.Route) *routev3.VirtualHost {
+	probe := &routev3.Route{
+		Name:                 "ready",
+		Match:                &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: mesh.ReadyPath}},
+		Action:               &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 200}},
+		TypedPerFilterConfig: open,
 	}
-	return chain("ready", mesh.ReadyPort, nil, manager)
+	return &routev3.VirtualHost{Name: "(ready)", Domains: []string{mesh.ReadyHost}, Routes: append([]*routev3.Route{probe}, more...)}
 }
 
 // listener has the ports on one address, the first as its own and the others beside it.

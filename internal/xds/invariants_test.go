@@ -30,6 +30,7 @@ func TestWhatHoldsOfEveryProxy(t *testing.T) {
 		"every cluster of a peer has mTLS, and takes one SPIFFE ID":                      peersProveWhoTheyAre,
 		"every port for peers wants a certificate, and refuses what no rule admits":      inboundIsClosed,
 		"the rules of a port admit SPIFFE IDs and nobody else":                           rulesNameCallers,
+		"what answers the kubelet answers nothing else":                                  probesLeadNowhere,
 		"every route of a gateway that leads anywhere wants a token":                     routesWantTokens,
 		"a filter of a gateway refuses whatever wants no token of its own":               gatewaysAreClosed,
 		"every cluster, route and assignment that is asked for is there, and no other":   consistent,
@@ -116,6 +117,9 @@ func rulesNameCallers(t *testing.T, p proxy) {
 			continue
 		}
 		for _, host := range r.GetVirtualHosts() {
+			if slices.Equal(host.GetDomains(), []string{mesh.ReadyHost}) { // which is looked at on its own
+				continue
+			}
 			rules := unpack(t, host.GetTypedPerFilterConfig()["rbac"], &rbacv3.RBACPerRoute{}).GetRbac().GetRules()
 			if rules == nil || rules.GetAction() != rbacconfigv3.RBAC_ALLOW {
 				t.Errorf("%s: %s has no rules that admit", p.key, r.GetName())
@@ -133,6 +137,42 @@ func rulesNameCallers(t *testing.T, p proxy) {
 				}
 			}
 		}
+	}
+}
+
+// probesLeadNowhere looks at whatever the kubelet can reach without a certificate, or a token: the probe, and nothing else.
+func probesLeadNowhere(t *testing.T, p proxy) {
+	for _, l := range p.resources.Listeners {
+		for _, c := range l.GetFilterChains() {
+			if c.GetFilterChainMatch().GetDestinationPort().GetValue() != mesh.ReadyPort {
+				continue
+			}
+			m := unpack(t, c.GetFilters()[0].GetTypedConfig(), &hcmv3.HttpConnectionManager{})
+			base := unpack(t, m.GetHttpFilters()[0].GetTypedConfig(), &rbacv3.RBAC{})
+			if names := filterNames(m); l.GetName() != "inbound" || !slices.Equal(names, []string{"rbac", "envoy.filters.http.router"}) || base.GetRules() == nil || len(base.GetRules().GetPolicies()) > 0 {
+				t.Errorf("%s: the probe's port of %s has the filters %q, and without rules does what %v says", p.key, l.GetName(), names, base)
+			}
+		}
+	}
+	probed := 0
+	for _, m := range p.messages() {
+		each(t, m, func(host *routev3.VirtualHost) {
+			ready := slices.Contains(host.GetDomains(), mesh.ReadyHost)
+			for _, route := range host.GetRoutes() {
+				if filter := route.GetTypedPerFilterConfig()["rbac"]; filter != nil && unpack(t, filter, &rbacv3.RBACPerRoute{}).GetRbac() == nil && !ready {
+					t.Errorf("%s: %s of %s is open", p.key, route.GetName(), host.GetName())
+				}
+				if ready && (len(host.GetDomains()) != 1 || route.GetDirectResponse() == nil || route.GetDirectResponse().GetStatus() == 200 && route.GetMatch().GetPath() != mesh.ReadyPath) {
+					t.Errorf("%s: %v of %s answers %v", p.key, host.GetDomains(), host.GetName(), route)
+				}
+			}
+			if ready {
+				probed++
+			}
+		})
+	}
+	if probed == 0 {
+		t.Errorf("%s: nothing answers the kubelet", p.key)
 	}
 }
 

@@ -32,8 +32,15 @@ func rbacFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		httpFilter(nearCallerFilter, &rbacv3.RBAC{}),
 		httpFilter(nearMethodFilter, &rbacv3.RBAC{}),
-		httpFilter(rbacFilter, &rbacv3.RBAC{Rules: allow(nil)}),
+		closedFilter(),
 	}
+}
+
+func closedFilter() *hcmv3.HttpFilter { return httpFilter(rbacFilter, &rbacv3.RBAC{Rules: allow(nil)}) }
+
+// unguarded is for a route that leads nowhere.
+func unguarded() map[string]*anypb.Any {
+	return map[string]*anypb.Any{rbacFilter: pack(&rbacv3.RBACPerRoute{})}
 }
 
 // rulesOf are the rules of a port, for the three filters.

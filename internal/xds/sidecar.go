@@ -56,11 +56,30 @@ func inboundListener(s mesh.Service, own identity) *listenerv3.Listener {
 		ports = append(ports, at)
 		chains = append(chains, chain(port.Name, at, own.fromPeers(), inboundManager(s, port)))
 	}
-	l := listener(inbound, anyAddress, append(ports, mesh.ReadyPort), append(chains, readyChain()))
+	l := listener(inbound, anyAddress, append(ports, mesh.ReadyPort), append(chains, readyChain(s)))
 	if len(s.Ports) > 0 {
 		l.AccessLog = handshakeLog(s)
 	}
 	return l
+}
+
+// readyChain answers the kubelet, which has no certificate, by the routes of the first port, or dependency. It is a chain of
+// the Listener that takes calls, since a Listener of its own would be green where that one was rejected. Its filter refuses
+// whatever those routes lead to but the probe: they admit callers by their certificates.
+func readyChain(s mesh.Service) *listenerv3.FilterChain {
+	manager := connectionManager("ready", hcmv3.HttpConnectionManager_AUTO)
+	switch {
+	case len(s.Ports) > 0:
+		manager.RouteSpecifier = routesFromADS(inboundPrefix + s.Ports[0].Name)
+	case len(s.Upstreams) > 0:
+		manager.RouteSpecifier = routesFromADS(outboundPrefix + s.Upstreams[0].Name)
+	default:
+		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
+			Name: "ready", VirtualHosts: []*routev3.VirtualHost{readyHost(unguarded())},
+		}}
+	}
+	manager.HttpFilters = []*hcmv3.HttpFilter{closedFilter(), router()}
+	return chain("ready", mesh.ReadyPort, nil, manager)
 }
 
 func inboundManager(s mesh.Service, port mesh.Port) *hcmv3.HttpConnectionManager {
@@ -81,7 +100,7 @@ func inboundManager(s mesh.Service, port mesh.Port) *hcmv3.HttpConnectionManager
 func inboundRoutes(s mesh.Service, port mesh.Port) *routev3.RouteConfiguration {
 	return &routev3.RouteConfiguration{
 		Name: inboundPrefix + port.Name,
-		VirtualHosts: []*routev3.VirtualHost{guarded(s, port, &routev3.Route{
+		VirtualHosts: []*routev3.VirtualHost{readyHost(unguarded()), guarded(s, port, &routev3.Route{
 			Match: everything(), Action: toCluster(applicationPrefix+port.Name, 0),
 		})},
 	}
@@ -110,7 +129,7 @@ func outboundListener(s mesh.Service, u mesh.Upstream) *listenerv3.Listener {
 func outboundRoutes(u mesh.Upstream, to peer) *routev3.RouteConfiguration {
 	return &routev3.RouteConfiguration{
 		Name: outboundPrefix + u.Name,
-		VirtualHosts: []*routev3.VirtualHost{{
+		VirtualHosts: []*routev3.VirtualHost{readyHost(unguarded()), {
 			Name: u.Name, Domains: []string{"*"},
 			Routes: []*routev3.Route{{Match: everything(), Action: toCluster(to.clusterName(), u.Timeout.Duration)}},
 		}},

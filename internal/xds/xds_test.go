@@ -9,10 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/genproto/googleapis/api/annotations"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
-	"google.golang.org/protobuf/types/descriptorpb"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
@@ -113,59 +110,29 @@ func TestABootstrapNamesNoPod(t *testing.T) {
 	}
 }
 
-func TestATranscoderKnowsTheExposedMethodsAloneAndAllMessages(t *testing.T) {
-	route := mesh.Route{
-		Service: caller.Key, Name: "api", ID: caller.ID, PortName: "grpc", Hostnames: []string{"pay.example.com"}, JWT: "users", Transcode: true,
-		Methods:     []mesh.Method{{Service: "shop.v1.Shop", Name: "Get", Bindings: []mesh.Binding{{HTTPMethod: "GET", Template: "/v1/{id}"}}}},
-		Descriptors: shopDescriptors(t),
-	}
-	r := xds.Gateway(theMesh, mesh.Gateway{ID: caller.ID, Listeners: []mesh.GatewayListener{{Name: "https", TargetPort: mesh.FirstGatewayPort}}, Routes: []mesh.Route{route}})
-	config := unpack(t, r.Routes[0].GetVirtualHosts()[0].GetTypedPerFilterConfig()["envoy.filters.http.grpc_json_transcoder"], &transcoderv3.GrpcJsonTranscoder{})
-	got := &descriptorpb.FileDescriptorSet{}
-	if err := proto.Unmarshal(config.GetProtoDescriptorBin(), got); err != nil {
-		t.Fatal(err)
-	}
-	var services, methods, files []string
-	for _, file := range got.GetFile() {
-		files = append(files, file.GetName())
-		if file.GetSourceCodeInfo() != nil {
-			t.Errorf("%s has its comments", file.GetName())
-		}
-		for _, service := range file.GetService() {
-			services = append(services, service.GetName())
-			for _, method := range service.GetMethod() {
-				methods = append(methods, method.GetName())
-				if !proto.HasExtension(method.GetOptions(), annotations.E_Http) {
-					t.Errorf("%s has lost its path", method.GetName())
-				}
-			}
+func TestWhereExposuresShareAHostNameEachRouteHasTheDescriptorsOfItsMethod(t *testing.T) {
+	const filter = "envoy.filters.http.grpc_json_transcoder"
+	route := func(name string, hostnames ...string) mesh.Route {
+		return mesh.Route{
+			Service: caller.Key, Name: name, ID: caller.ID, PortName: "grpc", Hostnames: hostnames, JWT: "users", Transcode: true, Descriptors: []byte("of " + name),
+			Methods: []mesh.Method{{Service: "shop.v1.Shop", Name: "Get", Bindings: []mesh.Binding{{HTTPMethod: "GET", Template: "/v1/" + name}}, Descriptors: []byte("of a method of " + name)}},
 		}
 	}
-	if !slices.Equal(services, []string{"Shop"}) || !slices.Equal(methods, []string{"Get"}) || !slices.Equal(files, []string{"shop.proto", "details.proto"}) || !slices.Equal(config.GetServices(), []string{"shop.v1.Shop"}) {
-		t.Errorf("services %q (%q), methods %q, files %q", services, config.GetServices(), methods, files)
+	r := xds.Gateway(theMesh, mesh.Gateway{
+		ID: caller.ID, Listeners: []mesh.GatewayListener{{Name: "https", TargetPort: mesh.FirstGatewayPort}},
+		Routes: []mesh.Route{route("a", "a.example.com", "shared.example.com"), route("b", "shared.example.com")},
+	})
+	alone, shared := r.Routes[0].GetVirtualHosts()[0], r.Routes[0].GetVirtualHosts()[1]
+	if got := unpack(t, alone.GetTypedPerFilterConfig()[filter], &transcoderv3.GrpcJsonTranscoder{}); string(got.GetProtoDescriptorBin()) != "of a" || !slices.Equal(got.GetServices(), []string{"shop.v1.Shop"}) {
+		t.Errorf("alone: %v", got)
 	}
-}
-
-func shopDescriptors(t *testing.T) []byte {
-	t.Helper()
-	method := func(name string) *descriptorpb.MethodDescriptorProto {
-		options := &descriptorpb.MethodOptions{}
-		proto.SetExtension(options, annotations.E_Http, &annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: "/v1/{id}"}})
-		return &descriptorpb.MethodDescriptorProto{Name: &name, InputType: proto.String(".shop.v1.M"), OutputType: proto.String(".shop.v1.M"), Options: options}
+	if alone.GetRoutes()[0].GetTypedPerFilterConfig()[filter] != nil || shared.GetTypedPerFilterConfig() != nil {
+		t.Error("descriptors are there twice")
 	}
-	raw, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
-		{
-			Name: proto.String("shop.proto"), Package: proto.String("shop.v1"), MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("M")}},
-			Service: []*descriptorpb.ServiceDescriptorProto{
-				{Name: proto.String("Shop"), Method: []*descriptorpb.MethodDescriptorProto{method("Get"), method("Delete")}},
-				{Name: proto.String("Admin"), Method: []*descriptorpb.MethodDescriptorProto{method("Get")}},
-			},
-			SourceCodeInfo: &descriptorpb.SourceCodeInfo{Location: []*descriptorpb.SourceCodeInfo_Location{{LeadingComments: proto.String("secret plans")}}},
-		},
-		{Name: proto.String("details.proto"), Package: proto.String("shop.v1"), MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("WhyNot")}}},
-	}})
-	if err != nil {
-		t.Fatal(err)
+	for i, name := range []string{"a", "b"} {
+		got := unpack(t, shared.GetRoutes()[i].GetTypedPerFilterConfig()[filter], &transcoderv3.GrpcJsonTranscoder{})
+		if string(got.GetProtoDescriptorBin()) != "of a method of "+name || !slices.Equal(got.GetServices(), []string{"shop.v1.Shop"}) {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
-	return raw
 }

@@ -7,9 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"buf.build/go/protovalidate"
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/jia-app/paymesh/payment/logtest"
 	"github.com/jia-app/paymesh/payment/paymentv1"
 )
 
@@ -53,32 +52,15 @@ var echo = grpc.ServiceDesc{ServiceName: "test.Echo", HandlerType: (*any)(nil), 
 	},
 }}}
 
-type safe struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (s *safe) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(p)
-}
-
-func (s *safe) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
-}
-
 type chat struct {
 	client, server *Calls
-	log            *safe
+	log            *logtest.Log
 	conn           *grpc.ClientConn
 }
 
 func newChat(t *testing.T) *chat {
 	t.Helper()
-	c := &chat{log: &safe{}}
+	c := &chat{log: &logtest.Log{}}
 	log := slog.New(slog.NewJSONHandler(c.log, nil))
 	validator, err := protovalidate.New()
 	if err != nil {
@@ -149,9 +131,9 @@ func TestStreamsAreCountedLoggedValidatedAndSurvived(t *testing.T) {
 			if answers != c.answers || status.Code(err) != c.code {
 				t.Fatalf("%d answers and %v, want %d and %s", answers, err, c.answers, c.code)
 			}
-			eventually(t, func() bool { return strings.Contains(chat.log.String(), `"code":"`+c.code.String()+`"`) })
+			logtest.Eventually(t, func() bool { return strings.Contains(chat.log.String(), `"code":"`+c.code.String()+`"`) })
 			for side, calls := range map[string]*Calls{"client": chat.client, "server": chat.server} {
-				eventually(t, func() bool {
+				logtest.Eventually(t, func() bool {
 					return testutil.ToFloat64(calls.total.WithLabelValues("test.Echo", "Chat", c.code.String())) == 1
 				})
 				if n := testutil.CollectAndCount(calls.failed); (n == 1) != (c.code != codes.OK) {
@@ -173,7 +155,7 @@ func TestAStreamThatTheCallerLeavesIsCounted(t *testing.T) {
 	}
 	cancel()
 	for _, calls := range []*Calls{chat.client, chat.server} {
-		eventually(t, func() bool {
+		logtest.Eventually(t, func() bool {
 			return testutil.ToFloat64(calls.total.WithLabelValues("test.Echo", "Chat", "Canceled")) == 1
 		})
 	}
@@ -187,17 +169,4 @@ func TestAStreamThatTheCallerLeavesIsCounted(t *testing.T) {
 	if n := testutil.ToFloat64(chat.client.total.WithLabelValues("test.Echo", "Chat", "Canceled")); n != 2 {
 		t.Errorf("%v streams are counted, want 2: one that cannot be opened is one, too", n)
 	}
-}
-
-func eventually(t *testing.T, check func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for range 20000 {
-		if check() {
-			return
-		}
-		<-tick.C
-	}
-	t.Fatal("not within 20 s")
 }

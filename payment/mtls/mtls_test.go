@@ -32,6 +32,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/jia-app/paymesh/payment/config"
+	"github.com/jia-app/paymesh/payment/logtest"
 )
 
 var (
@@ -118,25 +119,6 @@ type source struct {
 
 func (s source) GetX509SVID() (*x509svid.SVID, error) { return s.SVID, nil }
 
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
-
 // handshake connects a client to a server, and returns what each sees of the other.
 func handshake(t *testing.T, server credentials.TransportCredentials, client func(net.Conn) error) (seen credentials.AuthInfo, serverErr, clientErr error) {
 	t.Helper()
@@ -184,9 +166,9 @@ func TestEachSideProvesWhoItIsAndTheServerTellsOfWhoDoesNot(t *testing.T) {
 	ca, stranger := newAuthority(t, payments.TrustDomain()), newAuthority(t, payments.TrustDomain())
 	abroad := newAuthority(t, foreign.TrustDomain())
 	trust := ca.bundles()
-	log := &lines{}
+	log := &logtest.Log{}
 	registry := prometheus.NewRegistry()
-	server, err := Server(source{ca.svid(t, payments, time.Hour), trust}, ServerOptions{log.logger(), registry})
+	server, err := Server(source{ca.svid(t, payments, time.Hour), trust}, ServerOptions{log.Logger(), registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,16 +276,16 @@ func TestFilesMustBeThereAndBeTheWantedIdentity(t *testing.T) {
 }
 
 func TestWithoutAnAgentTheProcessWaitsAndSaysForWhat(t *testing.T) {
-	log := &lines{}
+	log := &logtest.Log{}
 	socket := "unix://" + filepath.Join(t.TempDir(), "none.sock")
-	identity, err := Open(config.MTLS{WorkloadAPI: socket}, payments, log.logger())
+	identity, err := Open(config.MTLS{WorkloadAPI: socket}, payments, log.Logger())
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	waited := make(chan error, 1)
 	go func() { waited <- identity.Wait(ctx) }()
-	eventually(t, func() bool { return strings.Contains(log.String(), "no certificate yet") })
+	logtest.Eventually(t, func() bool { return strings.Contains(log.String(), "no certificate yet") })
 	want := "wait for the certificate of spiffe://jia.app/payment-service from the Workload API at " + socket + ": "
 	if err := identity.Ready(); err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "none.sock: connect: no such file") {
 		t.Errorf("got %v", err)
@@ -321,15 +303,15 @@ func TestWithoutAnAgentTheProcessWaitsAndSaysForWhat(t *testing.T) {
 	if n := strings.Count(log.String(), "level=WARN"); n != 1 {
 		t.Errorf("%d lines, want one for all attempts that fail alike:\n%s", n, log)
 	}
-	if _, err := Open(config.MTLS{WorkloadAPI: "/run/agent.sock"}, payments, log.logger()); err == nil || !strings.Contains(err.Error(), "mtls.workload_api: ") {
+	if _, err := Open(config.MTLS{WorkloadAPI: "/run/agent.sock"}, payments, log.Logger()); err == nil || !strings.Contains(err.Error(), "mtls.workload_api: ") {
 		t.Errorf("an address without a scheme: %v", err)
 	}
 }
 
 func TestTheWantedCertificateIsTakenAmongOthersAndKeptWhenItIsNotRenewed(t *testing.T) {
 	ca := newAuthority(t, payments.TrustDomain())
-	log := &lines{}
-	w := &watched{address: "unix:///agent.sock", want: payments, log: log.logger(), bundles: x509bundle.NewSet(), changed: make(chan struct{})}
+	log := &logtest.Log{}
+	w := &watched{address: "unix:///agent.sock", want: payments, log: log.Logger(), bundles: x509bundle.NewSet(), changed: make(chan struct{})}
 	give := func(svids ...*x509svid.SVID) {
 		w.OnX509ContextUpdate(&workloadapi.X509Context{SVIDs: svids, Bundles: ca.bundles()})
 	}
@@ -376,8 +358,8 @@ func TestTheWantedCertificateIsTakenAmongOthersAndKeptWhenItIsNotRenewed(t *test
 func TestAProcessThatWaitsLongSaysSoFromTimeToTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newAuthority(t, payments.TrustDomain())
-		log := &lines{}
-		w := &watched{address: "unix:///agent.sock", want: payments, log: log.logger(), bundles: x509bundle.NewSet(), failure: "no identity issued", changed: make(chan struct{})}
+		log := &logtest.Log{}
+		w := &watched{address: "unix:///agent.sock", want: payments, log: log.Logger(), bundles: x509bundle.NewSet(), failure: "no identity issued", changed: make(chan struct{})}
 		var reminding sync.WaitGroup
 		reminding.Go(func() { w.remind(t.Context()) })
 		<-time.After(2*reminder + time.Second)
@@ -400,17 +382,4 @@ func TestAttemptsAreSoonAtFirst(t *testing.T) {
 	if got := backoff.Next(); got != firstRetry {
 		t.Errorf("after a success %s", got)
 	}
-}
-
-func eventually(t *testing.T, check func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for range 20000 {
-		if check() {
-			return
-		}
-		<-tick.C
-	}
-	t.Fatal("not within 20 s")
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/jia-app/paymesh/payment/logtest"
 )
 
 var till = spiffeid.RequireFromString("spiffe://jia.app/till")
@@ -54,26 +56,9 @@ func (v *volume) swap(files map[string]string) {
 	check(os.RemoveAll(old))
 }
 
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), text)
-}
-
-func open(t *testing.T, path string) (*File, *lines) {
+func open(t *testing.T, path string) (*File, *logtest.Log) {
 	t.Helper()
-	log := &lines{}
+	log := &logtest.Log{}
 	f, err := Open(Options{Path: path, Log: slog.New(slog.NewTextHandler(log, nil)), Registerer: prometheus.NewRegistry(), Interval: 5 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -119,11 +104,11 @@ func TestAPolicyThatWasLastGoodStaysInForce(t *testing.T) {
 		}
 		t.Log(step.name)
 		f.expect(t, step.want, step.loaded, step.refused, step.isOutdated)
-		if step.line != "" && log.count(step.line) == 0 {
+		if step.line != "" && log.Count(step.line) == 0 {
 			t.Errorf("the log has no %q", step.line)
 		}
 	}
-	if n := log.count("stays in force"); n != 3 {
+	if n := log.Count("stays in force"); n != 3 {
 		t.Errorf("%d failures are told, want 3", n)
 	}
 }
@@ -140,23 +125,10 @@ func TestASwapTakesEffectWithoutARestart(t *testing.T) {
 		want bool
 	}{{reads, true}, {nobody, false}, {reads, true}} {
 		v.swap(map[string]string{"policy.yaml": step.text})
-		eventually(t, func() bool { return f.Decide(till, "/p.S/Get").Allowed == step.want })
+		logtest.Eventually(t, func() bool { return f.Decide(till, "/p.S/Get").Allowed == step.want })
 	}
 	cancel()
 	watching.Wait()
-}
-
-func eventually(t *testing.T, check func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for range 20000 {
-		if check() {
-			return
-		}
-		<-tick.C
-	}
-	t.Fatal("not within 20 s")
 }
 
 func TestAtTheStartThereMustBeAPolicy(t *testing.T) {

@@ -28,6 +28,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/jia-app/paymesh/payment/config"
+	"github.com/jia-app/paymesh/payment/logtest"
 	"github.com/jia-app/paymesh/payment/paymentv1"
 )
 
@@ -220,7 +221,7 @@ func TestAPolicyIsEnforcedForEachMethodAndStreamOfAProcessWithoutASidecar(t *tes
 		`"nearest_rule":"gateway (this caller, other methods)"`, `"nearest_rule":"gateway (this method, other callers)"`, `"caller":"spiffe://jia.app/other"`,
 		`"service":"spiffe://jia.app/payment-service"`, `"connection refused"`, `"caller":"spiffe://jia.app/api-gateway","rule":"gateway"`, `"method":"/grpc.health.v1.Health/Watch","reason":"method_not_allowed"`,
 	} {
-		eventually(t, func() bool { return strings.Contains(l.log.String(), want) }) // a refused handshake is told after its alert
+		logtest.Eventually(t, func() bool { return strings.Contains(l.log.String(), want) }) // a refused handshake is told after its alert
 	}
 	for _, want := range []string{
 		`grpc_server_denied_total{method="ListPayments",reason="method_not_allowed",service="payment.v1.PaymentService"} 1`, "grpc_server_handshakes_failed_total 1",
@@ -241,7 +242,7 @@ func TestAPolicyThatChangesIsFollowed(t *testing.T) {
 		want   codes.Code
 	}{{policyOfTwo, codes.OK}, {"rules: []\n", codes.PermissionDenied}} {
 		write(t, l.config.Auth.PolicyFile, []byte(step.policy))
-		eventually(t, func() bool {
+		logtest.Eventually(t, func() bool {
 			ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+l.token("ann"), "idempotency-key", fmt.Sprint(i))
 			_, err := paymentv1.NewPaymentServiceClient(conn).CreatePayment(ctx, order(fmt.Sprintf("order-%d", i)))
 			return status.Code(err) == step.want

@@ -33,6 +33,7 @@ import (
 
 	"github.com/jia-app/paymesh/payment/config"
 	"github.com/jia-app/paymesh/payment/contactv1"
+	"github.com/jia-app/paymesh/payment/logtest"
 	"github.com/jia-app/paymesh/payment/paymentv1"
 )
 
@@ -61,30 +62,12 @@ func (p *people) GetUserInfo(ctx context.Context, r *contactv1.GetUserInfoReques
 	return &contactv1.GetUserInfoResponse{User: &contactv1.User{UserId: r.GetUserId()}}, nil
 }
 
-// log is what the service writes.
-type log struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 type lab struct {
 	t      *testing.T
 	config config.Config
 	server *Server
 	people *people
-	log    *log
+	log    *logtest.Log
 	key    *ecdsa.PrivateKey
 	stop   func() error
 }
@@ -105,7 +88,7 @@ func start(t *testing.T, change func(*config.Config), contactCreds credentials.T
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, people: &people{address: listener.Addr().String(), hold: make(chan struct{})}, log: &log{}, key: newKey(t)}
+	l := &lab{t: t, people: &people{address: listener.Addr().String(), hold: make(chan struct{})}, log: &logtest.Log{}, key: newKey(t)}
 	contact := grpc.NewServer(grpc.Creds(contactCreds))
 	contactv1.RegisterContactServiceServer(contact, l.people)
 	go contact.Serve(listener) //nolint:errcheck // it ends with the test
@@ -316,7 +299,7 @@ func TestACallUnderWayHoldsItsKeyAndEndsBeforeTheProcess(t *testing.T) {
 	done := make(chan error, 1)
 	ctx := l.as("ann", "k")
 	go func() { _, err := client.CreatePayment(ctx, slow); done <- err }()
-	eventually(t, func() bool { l.people.mu.Lock(); defer l.people.mu.Unlock(); return l.people.seen != nil })
+	logtest.Eventually(t, func() bool { l.people.mu.Lock(); defer l.people.mu.Unlock(); return l.people.seen != nil })
 	_, err := client.CreatePayment(l.as("ann", "k"), slow)
 	wantError(t, err, codes.Aborted, "IDEMPOTENCY_KEY_IN_FLIGHT")
 	if details := status.Convert(err).Details(); len(details) != 2 || details[1].(*errdetails.RetryInfo).GetRetryDelay().AsDuration() <= 0 {
@@ -324,7 +307,7 @@ func TestACallUnderWayHoldsItsKeyAndEndsBeforeTheProcess(t *testing.T) {
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- l.stop() }()
-	eventually(t, func() bool { return strings.Contains(l.log.String(), `"stopping"`) })
+	logtest.Eventually(t, func() bool { return strings.Contains(l.log.String(), `"stopping"`) })
 	close(l.people.hold)
 	if err := <-done; err != nil {
 		t.Errorf("the call under way: %v", err)
@@ -357,19 +340,6 @@ func TestWhoWatchesTheHealthIsToldAndDoesNotHoldUpTheEnd(t *testing.T) {
 	if answer, err := watch.Recv(); err == nil && answer.GetStatus() == healthv1.HealthCheckResponse_SERVING {
 		t.Errorf("got %v", answer)
 	}
-}
-
-func eventually(t *testing.T, check func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for range 4000 {
-		if check() {
-			return
-		}
-		<-tick.C
-	}
-	t.Fatal("not within 20 s")
 }
 
 func TestCallsWithoutBothProofsAreRefused(t *testing.T) {

@@ -24,9 +24,8 @@ import (
 	"github.com/jia-app/paymesh/payment/contactv1"
 	"github.com/jia-app/paymesh/payment/documentv1"
 	"github.com/jia-app/paymesh/payment/familyv1"
+	"github.com/jia-app/paymesh/payment/logtest"
 )
-
-const patience = 20 * time.Second
 
 // other is a process with all three services, and its own health.
 type other struct {
@@ -125,33 +124,16 @@ func (o *other) start(t *testing.T, withHealth bool) {
 	t.Cleanup(server.Stop)
 }
 
-type text struct {
-	mu sync.Mutex
-	strings.Builder
-}
-
-func (l *text) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.Builder.Write(p)
-}
-
-func (l *text) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.Builder.String()
-}
-
 type lab struct {
 	*Manager
 	other    *other
-	log      *text
+	log      *logtest.Log
 	registry *prometheus.Registry
 }
 
 func start(t *testing.T, withHealth bool, change func(*Options)) *lab {
 	t.Helper()
-	l := &lab{other: &other{}, log: &text{}, registry: prometheus.NewRegistry()}
+	l := &lab{other: &other{}, log: &logtest.Log{}, registry: prometheus.NewRegistry()}
 	l.other.start(t, withHealth)
 	defaults := config.Default()
 	o := Options{
@@ -206,18 +188,6 @@ func (l *lab) metric(t *testing.T, name string) float64 {
 	}
 	t.Fatalf("no metric %s", name)
 	return 0
-}
-
-// eventually is for what the manager finds out by itself.
-func eventually(t *testing.T, what string, check func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !check(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
 }
 
 func TestEachServiceHasItsClient(t *testing.T) {
@@ -295,7 +265,7 @@ func TestACallWaitsForAServiceThatIsBackInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.other.stop()
-	eventually(t, "the connection is tried again", func() bool { return l.Health(gone(t))[0].Connection == "TRANSIENT_FAILURE" })
+	logtest.Eventually(t, func() bool { return l.Health(gone(t))[0].Connection == "TRANSIENT_FAILURE" })
 	done := make(chan error, 1)
 	go func() { done <- l.ask(t, "user_123") }()
 	l.other.start(t, true)
@@ -346,7 +316,7 @@ func TestTheBreakerOpensAndTheServiceIsStillAskedHowItIs(t *testing.T) {
 	if l.metric(t, "circuit_breaker_state") != 2 {
 		t.Error("the metric does not say so")
 	}
-	eventually(t, "the breaker lets a call through again", func() bool { return l.ask(t, "user_123") == nil })
+	logtest.Eventually(t, func() bool { return l.ask(t, "user_123") == nil })
 	if got := l.Health(t.Context())[0]; got.CircuitBreaker != "closed" || !got.Healthy {
 		t.Errorf("got %+v", got)
 	}
@@ -361,16 +331,16 @@ func TestEachServiceIsWatched(t *testing.T) {
 	l := start(t, true, nil)
 	l.run(t)
 	healthy := func() bool { return l.metric(t, "external_service_healthy") == 1 }
-	eventually(t, "healthy", healthy)
+	logtest.Eventually(t, healthy)
 	l.other.health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
-	eventually(t, "unhealthy", func() bool { return !healthy() })
+	logtest.Eventually(t, func() bool { return !healthy() })
 	if got := l.Health(t.Context())[0]; got.Healthy || got.Detail != "contact-service says that it is NOT_SERVING" {
 		t.Errorf("got %+v", got)
 	}
 	l.other.stop()
-	eventually(t, "it is away", func() bool { return strings.Contains(l.Health(t.Context())[0].Detail, "does not answer") })
+	logtest.Eventually(t, func() bool { return strings.Contains(l.Health(t.Context())[0].Detail, "does not answer") })
 	l.other.start(t, true)
-	eventually(t, "it is back", healthy)
+	logtest.Eventually(t, healthy)
 	for _, want := range []string{"msg=health service=contact-service healthy=true told=true", "healthy=false error="} {
 		if !strings.Contains(l.log.String(), want) {
 			t.Errorf("the log has no %s: %s", want, l.log)
@@ -384,7 +354,7 @@ func TestAServiceThatAnswersAndDoesNotSayMoreIsLeftAloneUntilCallsFail(t *testin
 			l := start(t, refuses, func(o *Options) { o.Services.ContactService.TimeoutSeconds = 1 })
 			l.other.refuse.Store(refuses)
 			l.run(t)
-			eventually(t, "it was asked", func() bool { return l.metric(t, "external_service_healthy") == 1 })
+			logtest.Eventually(t, func() bool { return l.metric(t, "external_service_healthy") == 1 })
 			if got := l.Health(t.Context())[0]; !got.Healthy || !strings.Contains(got.Detail, "let this caller call grpc.health.v1.Health/Check") {
 				t.Errorf("got %+v", got)
 			}
@@ -392,7 +362,7 @@ func TestAServiceThatAnswersAndDoesNotSayMoreIsLeftAloneUntilCallsFail(t *testin
 			if err := l.ask(t, "user_123"); err == nil {
 				t.Error("somebody answered")
 			}
-			eventually(t, "it is asked again", func() bool { return l.metric(t, "external_service_healthy") == 0 })
+			logtest.Eventually(t, func() bool { return l.metric(t, "external_service_healthy") == 0 })
 			if n := l.other.checks.Load(); refuses && n != 1 {
 				t.Errorf("%d checks came before", n)
 			}

@@ -157,12 +157,12 @@ func podsOf(namespace, name string) []corev1.Pod {
 	return list.Items
 }
 
-// onlyPod is the name of a service's one pod.
-func onlyPod(namespace, name string) string {
+// onlyPod is a service's one pod, once earlier ones have ended.
+func onlyPod(namespace, name string) corev1.Pod {
 	GinkgoHelper()
-	pods := podsOf(namespace, name)
-	Expect(pods).To(HaveLen(1))
-	return pods[0].Name
+	var pods []corev1.Pod
+	Eventually(func() []corev1.Pod { pods = podsOf(namespace, name); return pods }).Should(HaveLen(1))
+	return pods[0]
 }
 
 // application is the container of a pod that is not the proxy.

@@ -9,7 +9,6 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	corev1 "k8s.io/api/core/v1"
 )
 
 // peopleService is a MeshService in the namespace people that anybody of the mesh could be.
@@ -38,8 +37,9 @@ var _ = Describe("a MeshService that is deleted", func() {
 		DeferCleanup(func() { kubectl("delete", "msvc", "-n", "people", name, "--ignore-not-found") })
 		ready("msvc", "people", name)
 		Expect(owned(name)).NotTo(BeEmpty())
-		admin := portForward("people", onlyPod("people", name), "8500")
-		connected := connectedProxies()
+		admin := portForward("people", onlyPod("people", name).Name, "8500")
+		connected, managers := overManagers("paymesh_xds_connected_proxies")
+		served, _ := overManagers("paymesh_xds_objects")
 
 		kubectl("delete", "msvc", "-n", "people", name, "--wait=false")
 		Eventually(func(g Gomega) {
@@ -61,7 +61,12 @@ var _ = Describe("a MeshService that is deleted", func() {
 		}).Should(Succeed())
 		kubectl("wait", "-n", "people", "--for=delete", "msvc/"+name, "--timeout=30s")
 		Eventually(func() []string { return owned(name) }).Should(BeEmpty())
-		Eventually(connectedProxies).Should(Equal(connected - 1))
+		Eventually(func(g Gomega) {
+			now, _ := overManagers("paymesh_xds_connected_proxies")
+			has, _ := overManagers("paymesh_xds_objects")
+			g.Expect(now).To(Equal(connected - 1))
+			g.Expect(has).To(Equal(served-managers), "no manager has config for it any more")
+		}).Should(Succeed())
 	})
 })
 
@@ -82,7 +87,7 @@ var _ = Describe("what somebody changes by hand", func() {
 		}).WithTimeout(20 * time.Second).Should(Succeed())
 		for _, name := range []string{"document-service", "family-service"} {
 			ready("msvc", "people", name)
-			Eventually(func() []corev1.Pod { return podsOf("people", name) }).Should(HaveLen(1))
+			onlyPod("people", name)
 		}
 		Eventually(func() map[string]string {
 			return without(without(runs(), "people", "document-service"), "people", "family-service")
@@ -91,12 +96,12 @@ var _ = Describe("what somebody changes by hand", func() {
 	})
 })
 
-// connectedProxies are those of all managers.
-func connectedProxies() float64 {
+// overManagers is the sum of a metric of all managers, and how many they are.
+func overManagers(metric string) (total, managers float64) {
 	GinkgoHelper()
-	var total float64
 	for _, page := range managerMetrics(Default) {
-		total += sum(page, "paymesh_xds_connected_proxies", "")
+		total += sum(page, metric, "")
+		managers++
 	}
-	return total
+	return total, managers
 }

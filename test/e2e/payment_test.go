@@ -94,11 +94,10 @@ var _ = Describe("a call that nobody allowed", func() {
 	})
 
 	It("finds nobody at the application's port around the sidecar, not even from the node", func() {
-		pods := podsOf("payments", "payment-service")
-		Expect(pods).To(HaveLen(1))
-		_, err := inCluster("bash", "-c", fmt.Sprintf("</dev/tcp/%s/8081", pods[0].Status.PodIP))
+		pod := onlyPod("payments", "payment-service")
+		_, err := inCluster("bash", "-c", fmt.Sprintf("</dev/tcp/%s/8081", pod.Status.PodIP))
 		Expect(err).To(MatchError(ContainSubstring("Connection refused")))
-		_, err = inCluster("bash", "-c", fmt.Sprintf("</dev/tcp/%s/15443", pods[0].Status.PodIP))
+		_, err = inCluster("bash", "-c", fmt.Sprintf("</dev/tcp/%s/15443", pod.Status.PodIP))
 		Expect(err).NotTo(HaveOccurred(), "the sidecar listens")
 	})
 })
@@ -125,7 +124,7 @@ var _ = Describe("a pod of the payment service that is deleted", func() {
 	It("comes back with its payments and its idempotency keys", func() {
 		paid := customer.pay("token", "order-kept", 1050)
 		Expect(paid.Status).To(Equal(http.StatusOK))
-		kubectl("delete", "pod", "-n", "payments", onlyPod("payments", "payment-service"))
+		kubectl("delete", "pod", "-n", "payments", onlyPod("payments", "payment-service").Name)
 		Eventually(func() answer { return customer.ask(http.MethodGet, "/v1/payments/"+paid.paymentID(), "token", "", "") }).
 			WithTimeout(90 * time.Second).Should(And(HaveField("Status", http.StatusOK), HaveField("Body", paid.Body)))
 		Expect(customer.pay("token", "order-kept", 1050)).To(And(HaveField("Body", paid.Body), HaveField("Replayed", true)))
@@ -147,10 +146,9 @@ var _ = Describe("a payment service that speaks mTLS itself, by one field", Orde
 	})
 
 	It("has no proxy, the same certificate, and the same payments", func() {
-		pods := podsOf("payments", "payment-service")
-		Expect(pods).To(HaveLen(1))
-		Expect(pods[0].Spec.InitContainers).To(BeEmpty())
-		Expect(pods[0].Spec.Containers).To(HaveLen(1))
+		pod := onlyPod("payments", "payment-service")
+		Expect(pod.Spec.InitContainers).To(BeEmpty())
+		Expect(pod.Spec.Containers).To(HaveLen(1))
 		Expect(customer.pay("token", "order-sidecar", 1050)).To(And(HaveField("Status", http.StatusOK), HaveField("Replayed", true)))
 		Expect(customer.pay("token", "order-library", 1050).Status).To(Equal(http.StatusOK))
 		shown, err := tool(own("probe"), "", "certificate", portForward("payments", "deployment/payment-service", "15443"))
@@ -169,7 +167,7 @@ var denied = regexp.MustCompile(`(?m)^envoy_http_rbac_denied\{[^}]*inbound[^}]*\
 func denials() int {
 	GinkgoHelper()
 	count := 0
-	for _, match := range denied.FindAllStringSubmatch(statsPage("people", onlyPod("people", "contact-service")), -1) {
+	for _, match := range denied.FindAllStringSubmatch(statsPage("people", onlyPod("people", "contact-service").Name), -1) {
 		n, err := strconv.Atoi(match[1])
 		Expect(err).NotTo(HaveOccurred())
 		count += n

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -35,7 +34,10 @@ func (a ads) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDiscovery
 		return err
 	}
 	defer func() { err = a.server.close(st, err) }()
-	return delta.NewServer(st.ctx, st, st, notWildcard).DeltaStreamHandler(deltaStream{grpcStream}, resource.AnyType)
+	if err := st.enter(); err != nil {
+		return err
+	}
+	return delta.NewServer(st.ctx, st, st, notWildcard).DeltaStreamHandler(deltaStream{grpcStream, st}, resource.AnyType)
 }
 
 func (a ads) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) (err error) {
@@ -44,33 +46,10 @@ func (a ads) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDiscover
 		return err
 	}
 	defer func() { err = a.server.close(st, err) }()
-	return sotw.NewServer(st.ctx, st, st, notWildcard, sotw.WithOrderedADS()).StreamHandler(sotwStream{grpcStream}, resource.AnyType)
-}
-
-// deltaStream and sotwStream recover what Recv panics with: the handlers call it in goroutines of their own, where no
-// interceptor reaches.
-type deltaStream struct {
-	discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
-}
-
-type sotwStream struct {
-	discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer
-}
-
-func (s deltaStream) Recv() (request *discoveryv3.DeltaDiscoveryRequest, err error) {
-	defer recovered(&err)
-	return s.AggregatedDiscoveryService_DeltaAggregatedResourcesServer.Recv()
-}
-
-func (s sotwStream) Recv() (request *discoveryv3.DiscoveryRequest, err error) {
-	defer recovered(&err)
-	return s.AggregatedDiscoveryService_StreamAggregatedResourcesServer.Recv()
-}
-
-func recovered(err *error) {
-	if r := recover(); r != nil {
-		*err = fmt.Errorf("panic: %v", r)
+	if err := st.enter(); err != nil {
+		return err
 	}
+	return sotw.NewServer(st.ctx, st, st, notWildcard, sotw.WithOrderedADS()).StreamHandler(sotwStream{grpcStream, st}, resource.AnyType)
 }
 
 // OnDeltaStreamOpen is called by the library.
@@ -82,7 +61,7 @@ func (st *stream) OnDeltaStreamClosed(int64, *corev3.Node) {}
 // OnStreamDeltaRequest looks at a request before the library does: an error ends the stream.
 func (st *stream) OnStreamDeltaRequest(_ int64, r *discoveryv3.DeltaDiscoveryRequest) (err error) {
 	st.server.locked(func() {
-		if err = st.request(r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail()); err != nil {
+		if err = st.request(r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail()); err != nil {
 			return
 		}
 		s := st.subscriptions[r.GetTypeUrl()]
@@ -90,14 +69,21 @@ func (st *stream) OnStreamDeltaRequest(_ int64, r *discoveryv3.DeltaDiscoveryReq
 			// What it has from another replica, or from before a break, it has accepted.
 			had := r.GetInitialResourceVersions()
 			st.subscriptions[r.GetTypeUrl()] = &subscription{typeURL: r.GetTypeUrl(), held: newHeld(had), greeted: len(had) > 0}
+			st.touched()
 			return
 		}
-		s.held.forget(r.GetResourceNamesUnsubscribe())
+		if len(r.GetResourceNamesUnsubscribe()) > 0 {
+			s.held.forget(r.GetResourceNamesUnsubscribe())
+			st.touched()
+		}
 		for _, name := range r.GetResourceNamesSubscribe() {
 			if s.again == nil {
 				s.again = map[string]bool{}
 			}
 			s.again[name] = true
+		}
+		for _, name := range r.GetResourceNamesUnsubscribe() {
+			delete(s.again, name)
 		}
 	})
 	return err
@@ -138,7 +124,7 @@ func (st *stream) OnStreamClosed(int64, *corev3.Node) {}
 // OnStreamRequest looks at a request before the library does: an error ends the stream.
 func (st *stream) OnStreamRequest(_ int64, r *discoveryv3.DiscoveryRequest) (err error) {
 	st.server.locked(func() {
-		if err = st.request(r.GetNode(), r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail()); err != nil {
+		if err = st.request(r.GetTypeUrl(), r.GetResponseNonce(), r.GetErrorDetail()); err != nil {
 			return
 		}
 		s := st.subscriptions[r.GetTypeUrl()]
@@ -158,6 +144,7 @@ func (st *stream) OnStreamRequest(_ int64, r *discoveryv3.DiscoveryRequest) (err
 			for name := range s.held.accepted {
 				if !subscribed[name] {
 					s.held.forget([]string{name})
+					st.touched()
 				}
 			}
 		}

@@ -64,7 +64,9 @@ func (s *Server) set(key mesh.ProxyKey, id spiffeid.ID, r xds.Resources) error {
 			return
 		}
 		s.use(key, old, c)
-		s.configs[key] = c
+		if s.configs[key] = c; !known {
+			s.metrics.objects.Inc()
+		}
 		s.changed(key)
 		s.configured(key)
 	})
@@ -86,6 +88,7 @@ func (s *Server) Remove(key mesh.ProxyKey) {
 		}
 		s.use(key, old, nil)
 		delete(s.configs, key)
+		s.metrics.objects.Dec()
 		s.changed(key)
 		s.configured(key)
 	})

@@ -73,6 +73,18 @@ func (t table) add(name string, m message) error {
 	return nil
 }
 
+// fits says whether a proxy that has all of it can come again: it names all that it has in one request.
+func (t table) fits() error {
+	size := 0
+	for name, e := range t { // what it has, with a version each, and what it asks for
+		size += 2*len(name) + len(e.version) + 16
+	}
+	if most := maxRequestBytes - nodeBytes; len(t) > maxNames || size > most {
+		return fmt.Errorf("%d resources of one type, with names of %d bytes: a proxy may have %d, of %d bytes", len(t), size, maxNames, most)
+	}
+	return nil
+}
+
 // versions are those of the table's resources, by name.
 func (t table) versions() map[string]string {
 	versions := make(map[string]string, len(t))
@@ -128,6 +140,11 @@ func newContents(r xds.Resources) (contents, error) {
 			return nil, fmt.Errorf("a listener asks for the routes %q, which are not among the rendered ones: its proxy would wait for ever", name)
 		}
 	}
+	for _, t := range []table{listeners, routes, clusters} {
+		if err := t.fits(); err != nil {
+			return nil, err
+		}
+	}
 	return contents{resource.ClusterType: clusters, resource.ListenerType: listeners, resource.RouteType: routes}, nil
 }
 
@@ -140,4 +157,13 @@ func (c contents) wanted() wanted {
 		w[typeURL] = t.versions()
 	}
 	return w
+}
+
+// judged are the wanted versions of the types that count. They never change, where those of endpoints do.
+func (w wanted) judged() wanted {
+	of := wanted{}
+	for _, typeURL := range judged {
+		of[typeURL] = w[typeURL]
+	}
+	return of
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	statusv3 "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/jia-app/paymesh/internal/mesh"
@@ -21,11 +24,37 @@ type csds struct {
 	server *Server
 }
 
+// Another replica says with its question what it has been told already (sinceHeader), and is told in one answer a page of
+// the objects that have changed since, with all of their proxies, up to which moment that is, and whether there is more
+// (moreHeader). A question without it is answered at once with all proxies, as the protocol has it.
+const (
+	sinceHeader = "paymesh-status-since"
+	moreHeader  = "paymesh-status-more"
+)
+
 func (c csds) FetchClientStatus(ctx context.Context, request *statusv3.ClientStatusRequest) (*statusv3.ClientStatusResponse, error) {
 	if err := c.authorize(ctx); err != nil {
 		return nil, err
 	}
-	return c.answer(request)
+	since := metadata.ValueFromIncomingContext(ctx, sinceHeader)
+	if len(since) == 0 {
+		return c.answer(request)
+	}
+	p, err := c.server.page(parseMoment(since[0]))
+	if err != nil {
+		return nil, err
+	}
+	if err := grpc.SetHeader(ctx, metadata.Pairs(sinceHeader, p.upTo.String(), moreHeader, strconv.FormatBool(p.more))); err != nil {
+		return nil, err
+	}
+	response := &statusv3.ClientStatusResponse{}
+	for _, o := range p.objects {
+		if len(o.proxies) == 0 { // by its name alone, for what was told of it before
+			response.Config = append(response.Config, &statusv3.ClientConfig{Node: &corev3.Node{Id: o.key.String()}})
+		}
+		response.Config = append(response.Config, o.status()...)
+	}
+	return response, nil
 }
 
 func (c csds) StreamClientStatus(stream statusv3.ClientStatusDiscoveryService_StreamClientStatusServer) error {
@@ -64,22 +93,31 @@ func (c csds) answer(request *statusv3.ClientStatusRequest) (*statusv3.ClientSta
 		return nil, status.Error(codes.InvalidArgument, "node_matchers are not supported: leave them out, the answer has all proxies")
 	}
 	response := &statusv3.ClientStatusResponse{}
-	s := c.server
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopping { // its proxies are on their way to another replica, not gone
-		return nil, errStopping
+	objects, since := map[mesh.ProxyKey]object{}, moment{}
+	for more := true; more; {
+		p, err := c.server.page(since)
+		if err != nil {
+			return nil, err
+		}
+		if p.upTo.epoch != since.epoch {
+			clear(objects)
+		}
+		for _, o := range p.objects {
+			objects[o.key] = o // it may have changed meanwhile
+		}
+		since, more = p.upTo, p.more
 	}
-	for key := range s.byKey {
-		c, known := s.configs[key]
-		if !known {
-			continue
-		}
-		for pod, h := range s.byPod(key) {
-			response.Config = append(response.Config, &statusv3.ClientConfig{Node: &corev3.Node{Id: key.NodeID(pod)}, GenericXdsConfigs: toStatus(h, c.wanted)})
-		}
+	for _, o := range objects {
+		response.Config = append(response.Config, o.status()...)
 	}
 	return response, nil
+}
+
+func (o object) status() (all []*statusv3.ClientConfig) {
+	for pod, h := range o.proxies {
+		all = append(all, &statusv3.ClientConfig{Node: &corev3.Node{Id: o.key.NodeID(pod)}, GenericXdsConfigs: toStatus(h, o.wanted)})
+	}
+	return all
 }
 
 // toStatus says what a proxy holds: version_info is the version in force, also beside a rejected one. What is wanted and
@@ -133,18 +171,24 @@ func fromStatus(all []*statusv3.ClientConfig_GenericXdsConfig) holdings {
 	return h
 }
 
-// reportsOf sorts a replica's answer by object and pod. What has no node ID of ours is left out.
+// reportsOf sorts a replica's answer by object and pod. An object may have no pods; what has no node ID of ours is left out.
 func reportsOf(response *statusv3.ClientStatusResponse) map[mesh.ProxyKey]map[string]holdings {
 	reports := map[mesh.ProxyKey]map[string]holdings{}
 	for _, of := range response.GetConfig() {
 		key, pod, err := mesh.ParseNodeID(of.GetNode().GetId())
+		gone := err != nil
+		if gone {
+			key, _, err = mesh.ParseNodeID(of.GetNode().GetId() + "/none")
+		}
 		if err != nil {
 			continue
 		}
 		if reports[key] == nil {
 			reports[key] = map[string]holdings{}
 		}
-		reports[key][pod] = fromStatus(of.GetGenericXdsConfigs())
+		if !gone {
+			reports[key][pod] = fromStatus(of.GetGenericXdsConfigs())
+		}
 	}
 	return reports
 }

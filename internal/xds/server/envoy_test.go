@@ -177,6 +177,60 @@ func TestWhatARealEnvoyRejectsIsNamedAndHarmsNothingElse(t *testing.T) {
 	}
 }
 
+func TestAFreshEnvoyStartsOnAConfigThatItRejectsAPartOf(t *testing.T) {
+	for _, api := range []string{"DELTA_GRPC", "GRPC"} {
+		t.Run(api, func(t *testing.T) {
+			ca := newAuthority(t, "jia.app")
+			r := startReplica(t, ca)
+			one, two := freePort(t), freePort(t)
+			r.set(payKey, "/pay", serving(nil, served{name: "one", port: one, text: "1"}, served{name: "two", port: two, text: "1", bad: true}))
+			envoy := startEnvoy(t, r, api)
+			answers(t, one, "1")
+			names := []string{"two"}
+			if api == "GRPC" { // its responses cannot be taken apart
+				names = []string{"one", "two"}
+			}
+			lab.Eventually(t, within, func() error {
+				got := r.Proxies(payKey)
+				if len(got) != 1 || got[0].Synced || got[0].NACK == nil || !strings.Contains(got[0].NACK.Message, "NOPE") ||
+					got[0].NACK.TypeURL != resource.ListenerType || fmt.Sprint(got[0].NACK.Resources) != fmt.Sprint(names) {
+					return fmt.Errorf("proxies: %s", show(got))
+				}
+				return nil
+			})
+			listeners, err := envoy.Admin("/listeners")
+			if err != nil || !strings.Contains(listeners, "one::") || strings.Contains(listeners, "two::") {
+				t.Errorf("it has the listeners %q, %v", listeners, err)
+			}
+			r.set(payKey, "/pay", serving(nil, served{name: "one", port: one, text: "2"}, served{name: "two", port: two, text: "2"}))
+			eventuallyProxies(t, r, payKey, Proxy{Pod: "pay-1", Synced: true})
+			answers(t, one, "2")
+			answers(t, two, "2")
+		})
+	}
+}
+
+func TestAFreshEnvoyWhoseRoutesAreRejectedAnswersNothingUntilTheyAreMended(t *testing.T) {
+	ca := newAuthority(t, "jia.app")
+	r := startReplica(t, ca)
+	port := freePort(t)
+	bad := serving(nil, served{name: "in", port: port, text: "1"})
+	bad.Routes[0].VirtualHosts = append(bad.Routes[0].VirtualHosts, bad.Routes[0].VirtualHosts[0]) // a name and a domain twice
+	r.set(payKey, "/pay", bad)
+	startEnvoy(t, r, "DELTA_GRPC")
+	lab.Eventually(t, within, func() error {
+		got := r.Proxies(payKey)
+		if len(got) != 1 || got[0].Synced || got[0].NACK == nil || got[0].NACK.TypeURL != resource.RouteType || fmt.Sprint(got[0].NACK.Resources) != "[in-routes]" {
+			return fmt.Errorf("proxies: %s", show(got))
+		}
+		return nil
+	})
+	answers(t, port, "") // 404: the listener is there, and has no routes
+	r.set(payKey, "/pay", serving(nil, served{name: "in", port: port, text: "2"}))
+	eventuallyProxies(t, r, payKey, Proxy{Pod: "pay-1", Synced: true})
+	answers(t, port, "2")
+}
+
 func TestARealEnvoyMovesToAnotherReplicaAndIsSentNothing(t *testing.T) {
 	ca := newAuthority(t, "jia.app")
 	r := startReplica(t, ca)

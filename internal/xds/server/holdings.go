@@ -41,12 +41,18 @@ func (h held) accept(versions map[string]string, removed []string) {
 
 // reject takes note of a NACK.
 func (h held) reject(versions map[string]string, message string) {
-	if len(message) > maxMessageBytes {
-		message = strings.ToValidUTF8(message[:maxMessageBytes], "") + " ..."
-	}
+	message = shortened(message)
 	for name, version := range versions {
 		h.rejected[name] = rejection{version: version, message: message}
 	}
+}
+
+func shortened(message string) string {
+	if len(message) <= maxMessageBytes {
+		return message
+	}
+	const more = " ..."
+	return strings.ToValidUTF8(message[:maxMessageBytes-len(more)], "") + more
 }
 
 // forget drops what the proxy no longer has or asks for.

@@ -98,9 +98,10 @@ func (r *testReplica) logged(parts ...string) bool {
 }
 
 // dial connects a workload.
-func (r *testReplica) dial(as *source) *grpc.ClientConn {
+func (r *testReplica) dial(as *source, options ...grpc.DialOption) *grpc.ClientConn {
 	r.t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+r.Address(), grpc.WithTransportCredentials(credentials.NewTLS(as.tls(r.options.Cluster.OperatorID()))))
+	options = append(options, grpc.WithTransportCredentials(credentials.NewTLS(as.tls(r.options.Cluster.OperatorID()))))
+	conn, err := grpc.NewClient("passthrough:///"+r.Address(), options...)
 	if err != nil {
 		r.t.Fatal(err)
 	}

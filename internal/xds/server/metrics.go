@@ -15,13 +15,15 @@ const (
 	reasonNodeChanged = "node_id_changed"  // on an open stream
 	reasonIdentity    = "identity"         // the object of the node ID has another SPIFFE ID
 	reasonType        = "type"             // secrets, and whatever else is not served
-	reasonNames       = "too_many_names"   // of one type
+	reasonNames       = "too_many_names"   // of one type, or of one SPIFFE ID
 	reasonStreams     = "too_many_streams" // at once or in a row, of one SPIFFE ID
+	reasonUnbound     = "unknown_object"   // waited for too long, or never said whose it is
 	reasonNotOperator = "not_the_operator" // status is for the manager's replicas
 	reasonPanic       = "panic"            // a bug here, which the stream has run into
 )
 
 type metrics struct {
+	objects   prometheus.Gauge
 	connected prometheus.Gauge
 	pushes    *prometheus.CounterVec
 	acks      *prometheus.CounterVec
@@ -34,6 +36,9 @@ func newMetrics(registerer prometheus.Registerer, log logr.Logger) metrics {
 		return registered(registerer, log, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label}))
 	}
 	return metrics{
+		objects: registered(registerer, log, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "paymesh_xds_objects", Help: "MeshServices and MeshGateways that this replica has config for.",
+		})),
 		connected: registered(registerer, log, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "paymesh_xds_connected_proxies", Help: "xDS streams of proxies whose identity is that of their object.",
 		})),

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/jia-app/paymesh/internal/mesh"
 )
@@ -30,7 +31,7 @@ const (
 	// peerMemory is how long what a replica said last is believed after it has stopped answering: for its proxies to be
 	// seen at another one.
 	peerMemory = 15 * time.Second
-	// maxPeerBytes bounds an answer: 10 KB for a proxy with 50 resources.
+	// maxPeerBytes bounds an answer, which has a page of proxies, or all of one object: 10 KB for one with 50 resources.
 	maxPeerBytes = 64 << 20
 )
 
@@ -67,8 +68,12 @@ type replica struct {
 	address string
 	conn    *grpc.ClientConn
 	// named is whether Resolve still names it.
-	named    bool
-	reports  map[mesh.ProxyKey]map[string]holdings
+	named   bool
+	reports map[mesh.ProxyKey]map[string]holdings
+	// since is up to when it has told what has changed.
+	since moment
+	// coming are its reports where it tells all from the start, until they are complete.
+	coming   map[mesh.ProxyKey]map[string]holdings
 	answered time.Time
 	problem  string
 }
@@ -236,59 +241,132 @@ func (p *Peers) dial(address string) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxPeerBytes)))
 }
 
-// askOne asks a replica, or forgets it when it has been silent for too long.
+// askOne asks a replica until it has told all that is new.
 func (p *Peers) askOne(ctx context.Context, r *replica) {
+	for p.askPage(ctx, r) {
+	}
+}
+
+// askPage asks a replica for what is new, or forgets it when it has been silent for too long. It says whether there is more.
+func (p *Peers) askPage(ctx context.Context, r *replica) (more bool) {
 	limited, cancel := context.WithTimeout(ctx, peerTimeout)
 	defer cancel()
-	response, err := statusv3.NewClientStatusDiscoveryServiceClient(r.conn).FetchClientStatus(limited, &statusv3.ClientStatusRequest{ExcludeResourceContents: true})
+	n, err := r.ask(limited)
 	if ctx.Err() != nil {
-		return
+		return false
 	}
-	reports := reportsOf(response)
 	p.mu.Lock()
 	before, problem, first := r.reports, r.problem, r.answered.IsZero() && r.problem == notAsked
-	switch now := time.Now(); {
+	changed := map[mesh.ProxyKey]struct{}{}
+	switch {
 	case err == nil && r.named:
-		r.reports, r.answered, r.problem = reports, now, ""
+		changed, more = r.take(n), n.more
+		if r.coming == nil {
+			r.answered, r.problem = time.Now(), ""
+		}
 	case err == nil: // it runs on, and is not to be asked any more: a terminating pod
 		r.problem = "it is no longer named"
 	default:
 		r.problem = err.Error()
 	}
-	if r.problem != "" && time.Since(r.answered) > p.memory {
-		r.reports = nil
-		if !r.named {
-			delete(p.replicas, r.address)
-			_ = r.conn.Close()
-		}
+	forgotten := (err != nil || !r.named) && time.Since(r.answered) > p.memory
+	if forgotten {
+		p.forget(r)
 	}
-	after, turned, told := r.reports, (problem == "") != (r.problem == ""), p.told
+	turned, told := (problem == "") != (r.problem == ""), p.told
+	if turned || forgotten {
+		addKeys(changed, before, r.reports)
+	}
 	problem = r.problem
 	p.mu.Unlock()
-	if (turned || first) && problem != "" {
+	if (turned || first) && problem != "" && problem != notAsked {
 		p.options.Log.Info("another replica of the manager does not answer", "address", r.address, "error", problem)
 	}
-	for key := range changes(before, after, turned) {
+	for key := range changed {
 		for _, tell := range told {
 			tell(key)
 		}
 	}
+	return more
 }
 
-// changes are the objects of which a replica says something else than before, or all where it has begun or ceased to count.
-func changes(before, after map[mesh.ProxyKey]map[string]holdings, all bool) map[mesh.ProxyKey]struct{} {
+// forget drops what a replica said, and the replica where it is no longer named. The lock is held.
+func (p *Peers) forget(r *replica) {
+	r.reports, r.coming, r.since = nil, nil, moment{}
+	if !r.named {
+		delete(p.replicas, r.address)
+		_ = r.conn.Close()
+	}
+}
+
+// news is what a replica answers.
+type news struct {
+	reports map[mesh.ProxyKey]map[string]holdings
+	upTo    moment
+	// whole is an answer that has all, whatever was asked.
+	whole, more bool
+}
+
+func (r *replica) ask(ctx context.Context) (news, error) {
+	var header metadata.MD
+	ctx = metadata.AppendToOutgoingContext(ctx, sinceHeader, r.since.String())
+	response, err := statusv3.NewClientStatusDiscoveryServiceClient(r.conn).FetchClientStatus(ctx, &statusv3.ClientStatusRequest{ExcludeResourceContents: true}, grpc.Header(&header))
+	if err != nil {
+		return news{}, err
+	}
+	n := news{reports: reportsOf(response), whole: true}
+	if upTo := header.Get(sinceHeader); len(upTo) > 0 {
+		n.upTo, n.whole, n.more = parseMoment(upTo[0]), false, slices.Contains(header.Get(moreHeader), "true")
+	}
+	return n, nil
+}
+
+// take takes an answer in. It gives the objects of which the replica says something else than before.
+func (r *replica) take(n news) map[mesh.ProxyKey]struct{} {
+	if n.whole || n.upTo.epoch != r.since.epoch || r.reports == nil && r.coming == nil {
+		r.coming = map[mesh.ProxyKey]map[string]holdings{}
+	}
+	r.since = n.upTo
+	if r.coming == nil {
+		return update(r.reports, n.reports)
+	}
+	update(r.coming, n.reports)
+	if n.more {
+		return map[mesh.ProxyKey]struct{}{}
+	}
+	before := r.reports
+	r.reports, r.coming = r.coming, nil
+	return changes(before, r.reports)
+}
+
+// update puts what has changed in the place of what was there.
+func update(all, by map[mesh.ProxyKey]map[string]holdings) map[mesh.ProxyKey]struct{} {
+	changed := map[mesh.ProxyKey]struct{}{}
+	for key, pods := range by {
+		if len(pods)+len(all[key]) > 0 && !reflect.DeepEqual(all[key], pods) {
+			changed[key] = struct{}{}
+		}
+		if all[key] = pods; len(pods) == 0 {
+			delete(all, key)
+		}
+	}
+	return changed
+}
+
+// changes are the objects of which a replica says something else than before.
+func changes(before, after map[mesh.ProxyKey]map[string]holdings) map[mesh.ProxyKey]struct{} {
 	keys := map[mesh.ProxyKey]struct{}{}
-	for key := range before {
-		if all || !reflect.DeepEqual(before[key], after[key]) {
-			keys[key] = struct{}{}
-		}
-	}
-	for key := range after {
-		if _, has := before[key]; all || !has {
-			keys[key] = struct{}{}
-		}
-	}
+	addKeys(keys, before, after)
+	maps.DeleteFunc(keys, func(key mesh.ProxyKey, _ struct{}) bool { return reflect.DeepEqual(before[key], after[key]) })
 	return keys
+}
+
+func addKeys(keys map[mesh.ProxyKey]struct{}, of ...map[mesh.ProxyKey]map[string]holdings) {
+	for _, reports := range of {
+		for key := range reports {
+			keys[key] = struct{}{}
+		}
+	}
 }
 
 func (p *Peers) closeAll() {

@@ -25,8 +25,10 @@ import (
 )
 
 const (
-	// maxRequestBytes bounds a request. A reconnecting proxy names all that it has: about 100 bytes each.
-	maxRequestBytes = 4 << 20
+	// windowBytes bounds what is kept of a stream that is not read from; gRPC by itself lets that grow to 16 MB.
+	windowBytes = 64 << 10
+	// maxHeaderBytes bounds the headers of a call, which are kept as long as it takes; gRPC by itself takes 16 MB.
+	maxHeaderBytes = 16 << 10
 	// maxConnectionStreams is for one connection: Envoy opens one, a replica asks for status beside it.
 	maxConnectionStreams = 16
 	// maxConnectionAge bounds how long a connection outlives what it was let in by, and spreads proxies over replicas that
@@ -35,6 +37,8 @@ const (
 	maxConnectionAge = 25 * time.Minute
 	// maxConnectionGrace is short, since an ADS stream never ends by itself.
 	maxConnectionGrace = 5 * time.Second
+	// maxConnectionIdle ends connections without a stream, of which there can be any number.
+	maxConnectionIdle = time.Minute
 	// keepaliveTime and keepaliveTimeout find a proxy whose node is gone.
 	keepaliveTime    = 30 * time.Second
 	keepaliveTimeout = 10 * time.Second
@@ -108,10 +112,13 @@ func (s *Server) grpcServer() *grpc.Server {
 	server := grpc.NewServer(
 		grpc.Creds(s.credentials()),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.StaticStreamWindowSize(windowBytes), grpc.StaticConnWindowSize(maxConnectionStreams*windowBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConnectionStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
-			MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionGrace, Time: keepaliveTime, Timeout: keepaliveTimeout,
+			MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionGrace, MaxConnectionIdle: maxConnectionIdle,
+			Time: keepaliveTime, Timeout: keepaliveTimeout,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 		grpc.ChainStreamInterceptor(func(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {

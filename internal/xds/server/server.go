@@ -52,6 +52,7 @@ type Server struct {
 	metrics         metrics
 	limits          *limits
 	clusterPatience time.Duration
+	unboundPatience time.Duration
 
 	mu sync.Mutex
 	// listener is nil before Start; stopping says that no stream is accepted any more.
@@ -69,6 +70,9 @@ type Server struct {
 	// told are the functions that Notify has named, and pending the objects that they are to be told of.
 	told    []func(mesh.ProxyKey)
 	pending map[mesh.ProxyKey]struct{}
+	// journal is what other replicas are told from, pageProxies at a time.
+	journal     journal
+	pageProxies int
 }
 
 // Proxy is a proxy that is connected now.
@@ -92,9 +96,10 @@ type NACK struct {
 // New makes a server that listens once it is started. Set and SetEndpoints may be called before.
 func New(o Options) *Server {
 	return &Server{
-		options: o, metrics: newMetrics(o.Registerer, o.Log), limits: newLimits(), clusterPatience: clusterPatience,
+		options: o, metrics: newMetrics(o.Registerer, o.Log), limits: newLimits(), clusterPatience: clusterPatience, unboundPatience: unboundPatience,
 		configs: map[mesh.ProxyKey]*objectConfig{}, problems: map[mesh.ProxyKey]error{}, endpoints: addresses{}, users: map[mesh.EndpointKey]map[mesh.ProxyKey]struct{}{},
 		streams: map[*stream]struct{}{}, byKey: streamIndex{}, pending: map[mesh.ProxyKey]struct{}{},
+		journal: newJournal(), pageProxies: pageProxies,
 	}
 }
 
@@ -189,7 +194,10 @@ func (s *Server) underLock(f func()) (map[mesh.ProxyKey]struct{}, []func(mesh.Pr
 }
 
 // changed says that what Proxies says of an object may have changed. The lock is held.
-func (s *Server) changed(key mesh.ProxyKey) { s.pending[key] = struct{}{} }
+func (s *Server) changed(key mesh.ProxyKey) {
+	s.pending[key] = struct{}{}
+	s.touched(key)
+}
 
 // open takes in a new stream. It is nobody's until its first request.
 func (s *Server) open(ctx context.Context) (*stream, error) {
@@ -200,7 +208,7 @@ func (s *Server) open(ctx context.Context) (*stream, error) {
 	st := &stream{server: s, peer: p.id, remote: p.address, subscriptions: map[string]*subscription{}}
 	// A stream ends with the certificate that it was opened with.
 	st.ctx, st.cancel = context.WithDeadline(ctx, p.notAfter)
-	if !s.limits.take(p.id) {
+	if st.allowance = s.limits.take(p.id); st.allowance == nil {
 		st.cancel()
 		return nil, st.refuse(reasonStreams, codes.ResourceExhausted, "too many streams of this SPIFFE ID")
 	}
@@ -212,6 +220,7 @@ func (s *Server) open(ctx context.Context) (*stream, error) {
 		s.number++
 		st.number = s.number
 		s.streams[st] = struct{}{}
+		st.awaitObject()
 	})
 	if err != nil {
 		st.cancel()
@@ -226,8 +235,10 @@ var errStopping = status.Error(codes.Unavailable, "xDS: this replica of the mana
 // close forgets a stream, and says what its peer is told: why the server ended it, or else how its handler did.
 func (s *Server) close(st *stream, err error) error {
 	st.cancel()
-	s.limits.give(st.peer)
 	s.locked(func() {
+		for _, of := range st.subscriptions {
+			s.limits.charge(st.allowance, -of.cost)
+		}
 		if st.patience != nil {
 			st.patience.Stop()
 		}
@@ -236,10 +247,13 @@ func (s *Server) close(st *stream, err error) error {
 			s.byKey.remove(st.key, st)
 		}
 		st.bind(false)
+		st.unbound.Stop()
+		st.leave()
 		if st.ended != nil {
 			err = st.ended
 		}
 	})
+	s.limits.give(st.peer)
 	return err
 }
 

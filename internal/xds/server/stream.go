@@ -17,14 +17,13 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 )
 
-// maxNames bounds what a stream may subscribe to of a type; a proxy has a few for each dependency.
-const maxNames = 20_000
-
 // stream is one ADS stream of one proxy. What is below number belongs to the server's lock.
 type stream struct {
 	server *Server
 	peer   spiffeid.ID
 	remote string
+	// allowance is that of the peer.
+	allowance *allowance
 	// ctx is the stream's: others end it, too.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -35,8 +34,13 @@ type stream struct {
 	node string
 	key  mesh.ProxyKey
 	pod  string
-	// bound is set while the peer's SPIFFE ID is known to be that of the object. An unbound stream waits, and is told nothing.
-	bound bool
+	// bound is set while the peer's SPIFFE ID is known to be that of the object, and admitted closed. An unbound stream
+	// waits, and is told nothing; unbound ends it.
+	bound    bool
+	admitted chan struct{}
+	unbound  *time.Timer
+	// entering is set from when the stream is read from until it is bound.
+	entering bool
 	// ended is why the server ended the stream.
 	ended         error
 	subscriptions map[string]*subscription
@@ -77,10 +81,35 @@ func (st *stream) admit() error {
 }
 
 func (st *stream) bind(bound bool) {
-	if st.bound != bound {
-		st.bound = bound
-		st.server.metrics.bound(bound)
-		st.server.changed(st.key)
+	if st.bound == bound {
+		return
+	}
+	st.bound = bound
+	st.server.metrics.bound(bound)
+	st.server.changed(st.key)
+	if !bound {
+		st.awaitObject()
+		return
+	}
+	st.unbound.Stop()
+	close(st.admitted)
+	st.leave()
+}
+
+// enter waits until the stream may be read from.
+func (st *stream) enter() error {
+	if err := st.allowance.enter(st.ctx); err != nil {
+		return err
+	}
+	st.server.locked(func() { st.entering = true })
+	return nil
+}
+
+// leave makes room for the next one. The lock is held.
+func (st *stream) leave() {
+	if st.entering {
+		st.entering = false
+		st.allowance.leave()
 	}
 }
 
@@ -100,10 +129,7 @@ func (st *stream) end(err error) {
 }
 
 // request takes in what every request has, in both variants of the protocol.
-func (st *stream) request(node *corev3.Node, typeURL, nonce string, detail *rpcstatus.Status) error {
-	if err := st.identify(node); err != nil {
-		return err
-	}
+func (st *stream) request(typeURL, nonce string, detail *rpcstatus.Status) error {
 	if !slices.Contains(order, typeURL) {
 		return st.refuse(reasonType, codes.InvalidArgument, "only clusters, endpoints, listeners and routes are served here", "type", fmt.Sprintf("%.200q", typeURL))
 	}
@@ -111,7 +137,11 @@ func (st *stream) request(node *corev3.Node, typeURL, nonce string, detail *rpcs
 	if s == nil {
 		return nil
 	}
+	rejected := len(s.held.rejected) > 0
 	known, nack, names := s.answered(nonce, detail)
+	if known && (slices.Contains(judged, typeURL) || nack || rejected) { // of endpoints no more is told than what is rejected
+		st.touched()
+	}
 	switch {
 	case !known:
 	case nack:
@@ -126,11 +156,11 @@ func (st *stream) request(node *corev3.Node, typeURL, nonce string, detail *rpcs
 // watch opens a question, and answers whatever can be answered now.
 func (st *stream) watch(typeURL string, w *watch) (cancel func(), err error) {
 	st.server.locked(func() {
-		if len(w.SubscribedResources()) > maxNames {
-			err = st.refuse(reasonNames, codes.ResourceExhausted, fmt.Sprintf("more than %d names of one type", maxNames))
+		s := st.subscriptions[typeURL]
+		if err = st.keep(s, w); err != nil {
 			return
 		}
-		st.subscriptions[typeURL].watch = w
+		s.watch = w
 		st.pump()
 	})
 	cancel = func() {
@@ -153,6 +183,9 @@ func (st *stream) pump() {
 		s := st.subscriptions[typeURL]
 		if s == nil || s.watch == nil || st.waitsForClusters(typeURL) {
 			continue
+		}
+		if s.had != "" {
+			st.touched()
 		}
 		a, ok := s.next(c.contents[typeURL], st.routesMayBeOld(c))
 		if !ok {
@@ -204,6 +237,13 @@ func (st *stream) routesMayBeOld(c *objectConfig) bool {
 		}
 	}
 	return false
+}
+
+// touched says that what the proxy holds has changed, for other replicas. An unbound stream is not told of.
+func (st *stream) touched() {
+	if st.bound {
+		st.server.touched(st.key)
+	}
 }
 
 // review tells when what is reported of the proxy has changed.

@@ -36,6 +36,8 @@ type subscription struct {
 	// the versions that it stands for.
 	had     string
 	current map[string]string
+	// cost is what its names have been charged with.
+	cost int
 }
 
 // watch is a question that the library waits for an answer to.

@@ -118,6 +118,9 @@ const (
 	listening    = " needs ports: say in ports where the process listens"
 	served       = "expose must say how each is served: transcode: true for JSON over HTTP, protocols: [GRPC] for native gRPC, or both"
 	namedPort    = "expose must name one of ports in port, by its name and not its number, and may leave it out only where there is one"
+	fixedPort    = "port cannot change under the same name, for the pods that run listen there: have the callers name it, add another port under a new name"
+	fixedLocal   = "localPort cannot change under the same name, for the pods that run dial it: add the dependency once more under a new name"
+	oneAtATime   = "ports can be added or removed, but not both in one change, for the pods that run know the old ones only: add the new ones"
 	onePlace     = "must have exactly one of "
 )
 
@@ -136,6 +139,11 @@ var ruleCases = map[string]map[string]ruleCase{
 		},
 		"a service account that is set":         {from: "{workload: {image: a}}", spec: "{workload: {image: a, serviceAccountName: b}}", field: "spec.workload.serviceAccountName", message: fixedAccount},
 		"a service account that is removed":     {from: "{workload: {image: a, serviceAccountName: a}}", spec: "{workload: {image: a}}", field: "spec.workload.serviceAccountName", message: fixedAccount},
+		"a port that changes":                   {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: grpc, port: 9999, protocol: GRPC}]}", field: "spec.ports[0].port", message: fixedPort},
+		"a port that changes behind another":    {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: new, port: 8082, protocol: GRPC}, {name: grpc, port: 9999, protocol: GRPC}]}", field: "spec.ports[1].port", message: fixedPort},
+		"a port in place of another":            {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: new, port: 8082, protocol: GRPC}]}", field: "spec.ports", message: oneAtATime},
+		"a port that gets another name":         {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: new, port: 8081, protocol: GRPC}]}", field: "spec.ports", message: oneAtATime},
+		"a localPort that changes":              {from: "{workload: {image: a}, dependsOn: [{name: a, service: {name: a}, localPort: 5001}]}", spec: "{workload: {image: a}, dependsOn: [{name: a, service: {name: a}, localPort: 5002}]}", field: "spec.dependsOn[0].localPort", message: fixedLocal},
 		"Library without a word of the image":   {spec: "{dataPlane: Library, workload: {image: a}}", field: "spec.dataPlane", message: "dataPlane Library needs workload.policySupport: Enforced, "},
 		"Library of an image that does not":     {spec: "{dataPlane: Library, workload: {image: a, policySupport: None}}", field: "spec.dataPlane", message: "dataPlane Library needs workload.policySupport: Enforced, "},
 		"Library later":                         {from: "{workload: {image: a}}", spec: "{dataPlane: Library, workload: {image: a}}", field: "spec.dataPlane", message: "dataPlane Library needs workload.policySupport: Enforced, "},

@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -40,6 +39,7 @@ import (
 	"github.com/jia-app/paymesh/internal/workload"
 	"github.com/jia-app/paymesh/payment/contactv1"
 	"github.com/jia-app/paymesh/payment/interceptor"
+	"github.com/jia-app/paymesh/payment/logtest"
 	"github.com/jia-app/paymesh/payment/mtls"
 	"github.com/jia-app/paymesh/payment/paymentv1"
 	"github.com/jia-app/paymesh/payment/policy"
@@ -52,24 +52,6 @@ const (
 	create   = "payment.v1.PaymentService/CreatePayment"
 	list     = "payment.v1.PaymentService/ListPayments"
 )
-
-// log is what a process writes.
-type log struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 func logger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -84,7 +66,7 @@ type process struct {
 	env      map[string]string
 	address  string // of the payment API
 	pages    string // host:port of /health and /metrics
-	log      *log
+	log      *logtest.Log
 	cmd      *exec.Cmd
 	ended    chan error
 	fromHere map[string]string // the files of the ConfigMap
@@ -95,7 +77,7 @@ type process struct {
 func prepare(t *testing.T, id spiffeid.ID, expects spiffeid.ID, c *contact, rules ...mesh.Rule) *process {
 	t.Helper()
 	dir := t.TempDir()
-	p := &process{id: id, contact: c, volume: &volume{dir: filepath.Join(dir, "config")}, address: freeAddress(t), pages: freeAddress(t), log: &log{}}
+	p := &process{id: id, contact: c, volume: &volume{dir: filepath.Join(dir, "config")}, address: freeAddress(t), pages: freeAddress(t), log: &logtest.Log{}}
 	var err error
 	if p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
@@ -259,7 +241,7 @@ type contact struct {
 	contactv1.UnimplementedContactServiceServer
 	id      spiffeid.ID
 	address string
-	log     *log
+	log     *logtest.Log
 }
 
 func (*contact) GetUserInfo(_ context.Context, r *contactv1.GetUserInfoRequest) (*contactv1.GetUserInfoResponse, error) {
@@ -272,7 +254,7 @@ func (*contact) GetUserInfo(_ context.Context, r *contactv1.GetUserInfoRequest) 
 // startContact serves contacts as an ID, to whom the rules let in.
 func startContact(t *testing.T, id spiffeid.ID, rules policy.Rules) *contact {
 	t.Helper()
-	c := &contact{id: id, log: &log{}}
+	c := &contact{id: id, log: &logtest.Log{}}
 	log := slog.New(slog.NewJSONHandler(c.log, nil))
 	registry := prometheus.NewRegistry()
 	creds, err := mtls.Server(identity(t, id), mtls.ServerOptions{Log: log, Registerer: registry})

@@ -166,6 +166,10 @@ func TestWhatTheModelAcceptsAGatewayLoads(t *testing.T) {
 		t.Run("keys/"+what, func(t *testing.T) { d.tries(t, name, `{"keys":[`+set+`]}`, good) })
 	}
 	for what, raw := range map[string][]byte{
+		"a long path":                   shopDescriptors(t, out, get1("/v1/"+strings.Repeat("abcdefghij", 100)+"/{id}")),
+		"a path of many segments":       shopDescriptors(t, out, get1("/v1"+strings.Repeat("/*", 510))),
+		"a path of many short literals": shopDescriptors(t, out, get1("/v1"+strings.Repeat("/a", 507)+"/{id}")),
+		"too long a path":               shopDescriptors(t, out, get1("/v1/"+strings.Repeat("abcdefghij", 200)+"/{id}")),
 		"a literal path":                shopDescriptors(t, out, get1("/v1/things")),
 		"the root":                      shopDescriptors(t, out, get1("/")),
 		"a variable alone":              shopDescriptors(t, out, get1("/{id}")),

@@ -127,8 +127,8 @@ func TestAPodWaitsForItsIdentityAndForTheManager(t *testing.T) {
 	closed := time.Now().Add(2 * time.Second)
 	stays := func() {
 		t.Helper()
-		lab.Eventually(t, patience, func() error {
-			if _, _, err := get(fmt.Sprintf("http://%s:%d/ready", p.ip, mesh.ReadyPort)); err == nil {
+		lab.Eventually(t, time.Until(closed)+patience, func() error {
+			if err := p.ready(t); err == nil {
 				t.Fatal("it is ready with nothing")
 			}
 			if time.Now().Before(closed) {
@@ -139,7 +139,8 @@ func TestAPodWaitsForItsIdentityAndForTheManager(t *testing.T) {
 	}
 	stays()
 	network.Refuse(false)
-	closed = time.Now().Add(2 * time.Second)
+	// So late that with Envoy's own pauses, which grow, the next attempt would be more than 10 s away.
+	closed = time.Now().Add(20 * time.Second)
 	stays()
 	spire.AddUnixEntry(t, agent, id)
 	begin := time.Now()

@@ -25,7 +25,6 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -40,7 +39,6 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/payment/config"
-	"github.com/jia-app/paymesh/payment/paymentv1"
 	paymentserver "github.com/jia-app/paymesh/payment/server"
 )
 
@@ -72,14 +70,7 @@ func newDoor(t *testing.T, change func(g *mesh.Gateway)) *door {
 	}
 	d.gateway.ID = entry(t, "/door/"+d.gateway.Key.Name)
 	d.startPayments(t)
-	d.gateway.Routes = []mesh.Route{{
-		Service: d.payment.Key, Name: "api", ID: d.payment.ID, PortName: "grpc", MeshPort: mesh.FirstMeshPort, Hostnames: []string{hostname},
-		Methods: []mesh.Method{
-			{Service: "payment.v1.PaymentService", Name: "CreatePayment", Bindings: []mesh.Binding{{HTTPMethod: "POST", Template: "/v1/payments"}}},
-			{Service: "payment.v1.PaymentService", Name: "GetPayment", Bindings: []mesh.Binding{{HTTPMethod: "GET", Template: "/v1/payments/{payment_id}"}}},
-		},
-		JWT: "users", Transcode: true, Descriptors: descriptors(t, paymentv1.File_payment_v1_payment_proto, errdetails.File_google_rpc_error_details_proto),
-	}}
+	d.gateway.Routes = d.exposes(t, "CreatePayment, GetPayment")
 	if change != nil {
 		change(&d.gateway)
 	}
@@ -136,23 +127,21 @@ func (d *door) startPayments(t *testing.T) {
 
 func (d *door) start(t *testing.T) {
 	t.Helper()
-	d.pod = &pod{key: mesh.ProxyKey{Kind: mesh.KindMeshGateway, NamespacedName: d.gateway.Key}, ip: podAddress()}
-	d.tls = filepath.Join(d.dir, "tls", "https")
-	d.writeSecret(t, newCertificate(t, 1))
-	files := xds.GatewayFiles(d.gateway, bootstrapOptions())
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(d.dir, name), []byte(strings.ReplaceAll(text, xds.TLSDir, filepath.Join(d.dir, "tls"))), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d.set(t)
-	d.pod.start(t, files["envoy.yaml"])
+	d.launch(t, newCertificate(t, 1), nil)
 	d.pod.awaitReady(t)
 }
 
 func (d *door) set(t *testing.T) {
 	t.Helper()
+	d.setChanged(t, nil)
+}
+
+func (d *door) setChanged(t *testing.T, change func(xds.Resources)) {
+	t.Helper()
 	r := xds.Gateway(mesh.Mesh{Cluster: cluster}, d.gateway)
+	if change != nil {
+		change(r)
+	}
 	for _, l := range r.Listeners {
 		refile(t, l, d.dir)
 	}

@@ -161,7 +161,7 @@ func TestACallCrossesTwoSidecars(t *testing.T) {
 	})
 	t.Run("while probes and metrics are open to everybody, and nothing else", func(t *testing.T) {
 		for path, want := range map[string]int{
-			fmt.Sprintf(":%d/ready", mesh.ReadyPort): 200, fmt.Sprintf(":%d/", mesh.ReadyPort): 404, fmt.Sprintf(":%d/contact.v1.ContactService/GetUserInfo", mesh.ReadyPort): 404,
+			fmt.Sprintf(":%d/ready", mesh.ReadyPort): 403, fmt.Sprintf(":%d/", mesh.ReadyPort): 403, fmt.Sprintf(":%d/contact.v1.ContactService/GetUserInfo", mesh.ReadyPort): 403,
 			fmt.Sprintf(":%d/stats/prometheus", mesh.StatsPort): 200, fmt.Sprintf(":%d/stats", mesh.StatsPort): 404, fmt.Sprintf(":%d/config_dump", mesh.StatsPort): 404,
 			fmt.Sprintf(":%d/stats/../quitquitquit", mesh.StatsPort): 404,
 		} {

@@ -234,8 +234,8 @@ func TestReadyMeansThatTheProxyConfirmedItAndARejectionIsNamedAndHarmsNobodyElse
 	o.becomes(t, pay, meshv1alpha1.ConditionReady, "False NACKed")
 	o.becomes(t, contact, meshv1alpha1.ConditionReady, "True Ready")
 	for _, p := range []*pod{caller, callee} {
-		if status, _, err := get(fmt.Sprintf("http://%s:%d/ready", p.ip, mesh.ReadyPort)); err != nil || status != 200 {
-			t.Errorf("%s does not go on with what it had: %d %v", p.key, status, err)
+		if err := p.ready(t); err != nil {
+			t.Errorf("%s does not go on with what it had: %v", p.key, err)
 		}
 	}
 	o.broken.Store(nil)

@@ -213,17 +213,11 @@ func (p *pod) awaitSynced(t *testing.T) {
 	})
 }
 
-// awaitReady waits for what the kubelet's startup probe asks.
+// awaitReady waits for what the kubelet's probes ask.
 func (p *pod) awaitReady(t *testing.T) {
 	t.Helper()
 	p.awaitSynced(t)
-	lab.Eventually(t, patience, func() error {
-		status, body, err := get(fmt.Sprintf("http://%s:%d/ready", p.ip, mesh.ReadyPort))
-		if err == nil && status != 200 {
-			err = fmt.Errorf("/ready answers %d %s", status, body)
-		}
-		return err
-	})
+	lab.Eventually(t, patience, func() error { return p.ready(t) })
 }
 
 // at is the address of a port of the proxy.

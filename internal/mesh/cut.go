@@ -1,0 +1,318 @@
+package mesh
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+)
+
+// cutter makes small descriptor sets out of a large one, which it has taken apart.
+type cutter struct {
+	whole *protoregistry.Files
+	parts map[protoreflect.FullName]*part
+	files map[string]*descriptorpb.FileDescriptorProto // without what is in them
+	// services are those of the files, without options but google.api.http.
+	services map[protoreflect.FullName]*descriptorpb.ServiceDescriptorProto
+	// details are the messages that can be in an error of any method: those of google.rpc, and those that neither a method nor
+	// an option uses otherwise.
+	details []protoreflect.FullName
+}
+
+// part is a message or an enum that is in no other, with whatever is in it.
+type part struct {
+	file    string
+	index   int
+	message *descriptorpb.DescriptorProto
+	enum    *descriptorpb.EnumDescriptorProto
+	uses    []protoreflect.FullName // parts
+}
+
+// cut is the descriptor set that a transcoder of these methods needs: no other method, since it finds a method by the path on
+// its own; the messages that they use, and those that can be in an error's details; no comments, and no options but
+// google.api.http. The same methods give the same bytes. What has been made is remembered with what the set, which is raw, says.
+func (c *apiCache) cut(a *api, raw []byte, methods []Method) []byte {
+	var text strings.Builder
+	of := map[protoreflect.FullName][]string{}
+	for _, method := range methods {
+		fmt.Fprintf(&text, "%s/%s\n", method.Service, method.Name)
+		of[protoreflect.FullName(method.Service)] = append(of[protoreflect.FullName(method.Service)], method.Name)
+	}
+	key := text.String()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if known, ok := a.made[key]; ok {
+		return known
+	}
+	a.made[key] = c.cutterOf(a, raw).assemble(of)
+	c.grew(a, len(key)+len(a.made[key]))
+	return a.made[key]
+}
+
+// cutterOf takes a descriptor set apart, where it is not the last one that was: all methods of one are cut one after the other.
+func (c *apiCache) cutterOf(a *api, raw []byte) *cutter {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if c.apartOf != a {
+		c.apartOf, c.apart = a, newCutter(raw)
+	}
+	return c.apart
+}
+
+// newCutter takes apart a set that has been read.
+func newCutter(raw []byte) *cutter {
+	set := &descriptorpb.FileDescriptorSet{}
+	err := proto.Unmarshal(raw, set)
+	var files *protoregistry.Files
+	if err == nil {
+		files, err = protodesc.NewFiles(set)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("read descriptors that have been read: %v", err))
+	}
+	c := &cutter{whole: files}
+	c.takeApart()
+	return c
+}
+
+func (c *cutter) takeApart() {
+	c.parts, c.files = map[protoreflect.FullName]*part{}, map[string]*descriptorpb.FileDescriptorProto{}
+	c.services = map[protoreflect.FullName]*descriptorpb.ServiceDescriptorProto{}
+	used := map[protoreflect.FullName]bool{}
+	c.whole.RangeFiles(func(file protoreflect.FileDescriptor) bool {
+		whole := protodesc.ToFileDescriptorProto(file)
+		c.files[file.Path()] = &descriptorpb.FileDescriptorProto{Name: whole.Name, Package: whole.Package, Syntax: whole.Syntax, Edition: whole.Edition}
+		if features := whole.GetOptions().GetFeatures(); features != nil {
+			c.files[file.Path()].Options = &descriptorpb.FileOptions{Features: features}
+		}
+		for i, message := range whole.GetMessageType() {
+			strip(message)
+			descriptor := file.Messages().Get(i)
+			c.parts[descriptor.FullName()] = &part{file: file.Path(), index: i, message: message, uses: usesOf(descriptor)}
+			usedByExtensions(descriptor, used)
+		}
+		for i, enum := range whole.GetEnumType() {
+			stripEnum(enum)
+			c.parts[file.Enums().Get(i).FullName()] = &part{file: file.Path(), index: i, enum: enum}
+		}
+		for i, service := range whole.GetService() {
+			descriptor := file.Services().Get(i)
+			stripService(service)
+			c.services[descriptor.FullName()] = service
+			for j := range descriptor.Methods().Len() {
+				used[topOf(descriptor.Methods().Get(j).Input())], used[topOf(descriptor.Methods().Get(j).Output())] = true, true
+			}
+		}
+		extensionTypes(file.Extensions(), used)
+		return true
+	})
+	c.close(used)
+	for name, of := range c.parts {
+		optional := of.file == "google/protobuf/descriptor.proto" || strings.HasPrefix(of.file, "google/api/")
+		if name.Parent() == "google.rpc" || !used[name] && of.message != nil && !optional {
+			c.details = append(c.details, name)
+		}
+	}
+}
+
+// close adds whatever the parts of the set use.
+func (c *cutter) close(set map[protoreflect.FullName]bool) {
+	open := slices.Collect(maps.Keys(set))
+	for len(open) > 0 {
+		name := open[len(open)-1]
+		open = open[:len(open)-1]
+		for _, use := range c.parts[name].uses {
+			if !set[use] {
+				set[use] = true
+				open = append(open, use)
+			}
+		}
+	}
+}
+
+// assemble makes a set of the methods, given by service.
+func (c *cutter) assemble(methods map[protoreflect.FullName][]string) []byte {
+	needed := map[protoreflect.FullName]bool{}
+	for _, name := range c.details {
+		needed[name] = true
+	}
+	files, imports := map[string]*descriptorpb.FileDescriptorProto{}, map[string]map[string]bool{}
+	file := func(path string) *descriptorpb.FileDescriptorProto {
+		if files[path] == nil {
+			files[path], imports[path] = proto.CloneOf(c.files[path]), map[string]bool{}
+		}
+		return files[path]
+	}
+	for _, name := range slices.Sorted(maps.Keys(methods)) {
+		found, _ := c.whole.FindDescriptorByName(name)
+		service, ok := found.(protoreflect.ServiceDescriptor)
+		if !ok {
+			continue // it has been found when the methods were judged
+		}
+		whole := c.services[name]
+		lean := &descriptorpb.ServiceDescriptorProto{Name: whole.Name}
+		in := file(service.ParentFile().Path())
+		for i, method := range whole.GetMethod() {
+			if slices.Contains(methods[name], method.GetName()) {
+				lean.Method = append(lean.Method, method)
+				for _, message := range []protoreflect.MessageDescriptor{service.Methods().Get(i).Input(), service.Methods().Get(i).Output()} {
+					needed[topOf(message)] = true
+					imports[in.GetName()][message.ParentFile().Path()] = true
+				}
+			}
+		}
+		in.Service = append(in.Service, lean)
+	}
+	c.close(needed)
+	for _, name := range slices.SortedFunc(maps.Keys(needed), func(x, y protoreflect.FullName) int {
+		return cmp.Compare(c.parts[x].index, c.parts[y].index)
+	}) {
+		of := c.parts[name]
+		in := file(of.file)
+		if of.message != nil {
+			in.MessageType = append(in.MessageType, of.message)
+		} else {
+			in.EnumType = append(in.EnumType, of.enum)
+		}
+		for _, use := range of.uses {
+			imports[of.file][c.parts[use].file] = true
+		}
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(inOrder(files, imports))
+	if err != nil {
+		panic(fmt.Sprintf("marshal descriptors that have been unmarshalled: %v", err))
+	}
+	return raw
+}
+
+// inOrder puts each file after those that it imports.
+func inOrder(files map[string]*descriptorpb.FileDescriptorProto, imports map[string]map[string]bool) *descriptorpb.FileDescriptorSet {
+	set, done := &descriptorpb.FileDescriptorSet{}, map[string]bool{}
+	var add func(path string)
+	add = func(path string) {
+		if done[path] {
+			return
+		}
+		done[path] = true
+		for _, imported := range slices.Sorted(maps.Keys(imports[path])) {
+			if imported != path {
+				files[path].Dependency = append(files[path].Dependency, imported)
+				add(imported)
+			}
+		}
+		set.File = append(set.File, files[path])
+	}
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		add(path)
+	}
+	return set
+}
+
+// topOf is the message or enum that holds this one, and is in no other.
+func topOf(descriptor protoreflect.Descriptor) protoreflect.FullName {
+	for {
+		parent, ok := descriptor.Parent().(protoreflect.MessageDescriptor)
+		if !ok {
+			return descriptor.FullName()
+		}
+		descriptor = parent
+	}
+}
+
+func usesOf(message protoreflect.MessageDescriptor) []protoreflect.FullName {
+	var uses []protoreflect.FullName
+	for i := range message.Fields().Len() {
+		if of := typeOf(message.Fields().Get(i)); of != nil {
+			uses = append(uses, topOf(of))
+		}
+	}
+	for i := range message.Messages().Len() {
+		uses = append(uses, usesOf(message.Messages().Get(i))...)
+	}
+	slices.Sort(uses)
+	return slices.Compact(uses)
+}
+
+// typeOf is the message or enum that a field holds; nil where it holds neither.
+func typeOf(field protoreflect.FieldDescriptor) protoreflect.Descriptor {
+	switch {
+	case field.Message() != nil:
+		return field.Message()
+	case field.Enum() != nil:
+		return field.Enum()
+	default:
+		return nil
+	}
+}
+
+func extensionTypes(extensions protoreflect.ExtensionDescriptors, into map[protoreflect.FullName]bool) {
+	for i := range extensions.Len() {
+		if of := typeOf(extensions.Get(i)); of != nil {
+			into[topOf(of)] = true
+		}
+	}
+}
+
+func usedByExtensions(message protoreflect.MessageDescriptor, into map[protoreflect.FullName]bool) {
+	extensionTypes(message.Extensions(), into)
+	for i := range message.Messages().Len() {
+		usedByExtensions(message.Messages().Get(i), into)
+	}
+}
+
+// strip drops what no transcoder reads: extensions, which JSON has no names for, and options that are extensions.
+func strip(message *descriptorpb.DescriptorProto) {
+	message.Extension, message.ReservedRange, message.ReservedName = nil, nil, nil
+	stripOptions(message.GetOptions())
+	for _, field := range message.GetField() {
+		stripOptions(field.GetOptions())
+	}
+	for _, oneof := range message.GetOneofDecl() {
+		stripOptions(oneof.GetOptions())
+	}
+	for _, extensions := range message.GetExtensionRange() {
+		extensions.Options = nil
+	}
+	for _, enum := range message.GetEnumType() {
+		stripEnum(enum)
+	}
+	for _, nested := range message.GetNestedType() {
+		strip(nested)
+	}
+}
+
+func stripEnum(enum *descriptorpb.EnumDescriptorProto) {
+	enum.ReservedRange, enum.ReservedName = nil, nil
+	stripOptions(enum.GetOptions())
+	for _, value := range enum.GetValue() {
+		stripOptions(value.GetOptions())
+	}
+}
+
+func stripService(service *descriptorpb.ServiceDescriptorProto) {
+	for _, method := range service.GetMethod() {
+		stripOptions(method.GetOptions())
+	}
+}
+
+func stripOptions(options proto.Message) {
+	m := options.ProtoReflect()
+	if !m.IsValid() {
+		return
+	}
+	m.SetUnknown(nil)
+	m.Range(func(field protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if field.IsExtension() && field.FullName() != annotations.E_Http.TypeDescriptor().FullName() {
+			m.Clear(field)
+		}
+		return true
+	})
+}
