@@ -28,13 +28,15 @@ type outcome struct {
 	nodes   []mesh.Node
 	unknown []string // nodes that run the identity and that the API server does not show
 	lingers time.Duration
+	// unfederated are the trust domains that the identity wants to federate with, and of which SPIRE has no bundle.
+	unfederated []string
 }
 
 // apply makes SPIRE hold the entries of an identity, with the aliases of the nodes that they are under. It makes one RPC
 // where something is missing, and none where all is right.
 func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.NamespacedName, identity mesh.Identity, accepted bool, problems []mesh.Problem) outcome {
 	owner := identityOwner(key)
-	outcome := outcome{state: r.SPIRE.State(), nodes: identity.Nodes, unknown: identity.UnknownNodes}
+	outcome := outcome{state: r.SPIRE.State(), nodes: identity.Nodes, unknown: identity.UnknownNodes, unfederated: identity.MissingBundles}
 	if outcome.decided = outcome.state.Synced && !undecided(key, problems); !outcome.decided {
 		return outcome
 	}
@@ -57,6 +59,10 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 			outcome.state.Err = err
 		}
 		outcome.failed = failures(results)
+		if outcome.refused() && len(identity.FederatesWith) > 0 {
+			// A bundle may have gone just now. If so, its identities are woken; if this fails, the audit finds the same.
+			_ = r.SPIRE.ReadBundles(ctx)
+		}
 	}
 	left := spire.Diff(want, r.held(owner, identity.Nodes))
 	outcome.missing = slices.Concat(left.Create, left.Update)

@@ -77,6 +77,11 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonRegistered
 		condition.Message = "the SPIRE server holds the entries for " + names(nodeNames(o.nodes))
 	}
+	if condition.Status == metav1.ConditionTrue && len(o.unfederated) > 0 {
+		condition.Reason = meshv1alpha1.ReasonFederationDegraded
+		condition.Message += fmt.Sprintf("; the SPIRE server has no bundle of these trust domains of spec.federatesWith, which are left out until it has: %s. Give it one, for example with spire-server bundle set -id spiffe://%s",
+			names(o.unfederated), o.unfederated[0])
+	}
 	set(&object.Status.Conditions, object.Generation, condition)
 }
 
@@ -168,7 +173,7 @@ func worrying(condition metav1.Condition) bool {
 	switch condition.Reason {
 	case meshv1alpha1.ReasonProgressing, meshv1alpha1.ReasonPending, meshv1alpha1.ReasonTerminating:
 		return false
-	case meshv1alpha1.ReasonSPIREUnavailable:
+	case meshv1alpha1.ReasonSPIREUnavailable, meshv1alpha1.ReasonFederationDegraded:
 		return true
 	}
 	return condition.Status == metav1.ConditionFalse

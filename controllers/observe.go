@@ -31,6 +31,7 @@ const (
 	byNode           = "spec.nodeName"           // Pods
 	bySPIFFEPath     = "spiffePath"              // ServiceIdentities
 	byUID            = "metadata.uid"            // Nodes
+	byFederation     = "spec.federatesWith"      // ServiceIdentities
 )
 
 // IndexFields adds the indexes of this package to a cache. Call it once, before the cache is started.
@@ -38,19 +39,25 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 	for _, index := range []struct {
 		object client.Object
 		field  string
-		value  func(client.Object) string
+		values func(client.Object) []string
 	}{
-		{&corev1.Pod{}, byServiceAccount, func(o client.Object) string { return mesh.ServiceAccountOf(o.(*corev1.Pod)) }},
-		{&corev1.Pod{}, byNode, func(o client.Object) string { return o.(*corev1.Pod).Spec.NodeName }},
-		{&meshv1alpha1.ServiceIdentity{}, byServiceAccount, func(o client.Object) string {
-			return o.(*meshv1alpha1.ServiceIdentity).Spec.ServiceAccountName
+		{&corev1.Pod{}, byServiceAccount, func(o client.Object) []string { return []string{mesh.ServiceAccountOf(o.(*corev1.Pod))} }},
+		{&corev1.Pod{}, byNode, func(o client.Object) []string { return []string{o.(*corev1.Pod).Spec.NodeName} }},
+		{&meshv1alpha1.ServiceIdentity{}, byServiceAccount, func(o client.Object) []string {
+			return []string{o.(*meshv1alpha1.ServiceIdentity).Spec.ServiceAccountName}
 		}},
-		{&meshv1alpha1.ServiceIdentity{}, bySPIFFEPath, func(o client.Object) string { return mesh.Path(o.(*meshv1alpha1.ServiceIdentity)) }},
-		{metadataOf("Node"), byUID, func(o client.Object) string { return string(o.GetUID()) }},
+		{&meshv1alpha1.ServiceIdentity{}, bySPIFFEPath, func(o client.Object) []string {
+			return []string{mesh.Path(o.(*meshv1alpha1.ServiceIdentity))}
+		}},
+		{&meshv1alpha1.ServiceIdentity{}, byFederation, func(o client.Object) (trustDomains []string) {
+			for _, trustDomain := range o.(*meshv1alpha1.ServiceIdentity).Spec.FederatesWith {
+				trustDomains = append(trustDomains, string(trustDomain))
+			}
+			return trustDomains
+		}},
+		{metadataOf("Node"), byUID, func(o client.Object) []string { return []string{string(o.GetUID())} }},
 	} {
-		if err := indexer.IndexField(ctx, index.object, index.field, func(o client.Object) []string {
-			return []string{index.value(o)}
-		}); err != nil {
+		if err := indexer.IndexField(ctx, index.object, index.field, index.values); err != nil {
 			return fmt.Errorf("index %T by %s: %w", index.object, index.field, err)
 		}
 	}
@@ -121,6 +128,7 @@ func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1a
 		}
 	}
 	objects.Entries.Unknown = !r.SPIRE.State().Synced
+	objects.Bundles = r.SPIRE.Bundles()
 	namespaces := sets.New[string]()
 	for i := range objects.Identities {
 		key := mesh.KeyOf(&objects.Identities[i])

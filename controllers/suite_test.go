@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -182,7 +183,7 @@ func (r *rig) writes() (count int) {
 		}
 		for _, metric := range family.GetMetric() {
 			for _, label := range metric.GetLabel() {
-				if label.GetName() == "method" && label.GetValue() != "ListEntries" && label.GetValue() != "GetEntry" {
+				if label.GetName() == "method" && strings.HasPrefix(label.GetValue(), "Batch") {
 					count += int(metric.GetCounter().GetValue())
 				}
 			}

@@ -133,6 +133,20 @@ func (t triggers) drift(entries *registry.Registry, kind spire.OwnerKind, reques
 	})
 }
 
+// bundles wakes the identities that federate with a trust domain whose bundle has come to SPIRE or gone.
+func (t triggers) bundles(entries *registry.Registry) source.Source {
+	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
+		entries.NotifyBundles(func(trustDomains []string) {
+			for _, trustDomain := range trustDomains {
+				for _, request := range t.identities(ctx, client.MatchingFields{byFederation: trustDomain}) {
+					queue.Add(request)
+				}
+			}
+		})
+		return nil
+	})
+}
+
 func requestOfIdentity(owner spire.Owner) ctrl.Request {
 	return ctrl.Request{NamespacedName: owner.Identity}
 }

@@ -37,6 +37,9 @@ const (
 const (
 	// ReasonRegistered (True): SPIRE holds an entry for each node that runs the identity.
 	ReasonRegistered = "Registered"
+	// ReasonFederationDegraded (True): SPIRE holds every entry that is needed, but has no bundle of some of federatesWith. The
+	// message names them. They join by themselves when the bundle is there.
+	ReasonFederationDegraded = "FederationDegraded"
 	// ReasonNoPods (True): no pod that the identity selects is bound to a node, so SPIRE needs no entry yet.
 	ReasonNoPods = "NoPods"
 	// ReasonNotAccepted (False): nothing is registered since the identity is not accepted.

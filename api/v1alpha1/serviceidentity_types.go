@@ -52,6 +52,14 @@ type ServiceIdentitySpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	DNSNames []DNSName `json:"dnsNames,omitempty"`
 
+	// federatesWith are the trust domains whose bundles the pods get beside their own, so that they can check who calls them
+	// from there: partner.example, without spiffe://. At most 32, each at most 255 characters. One of which the SPIRE server
+	// has no bundle is left out, named in the condition Registered, and joins when there is one. The own needs no mention.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	FederatesWith []TrustDomain `json:"federatesWith,omitempty"`
+
 	// hint tells a workload that has several identities which one this is (SPIFFE Workload API, section 5.2.1). At most
 	// 255 characters. SPIRE gives a workload only one of its identities with the same hint.
 	// +optional
@@ -69,6 +77,11 @@ type LabelValue string
 // +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$')",message="dnsNames must be DNS names in lower case, for example payment.example.com: labels of at most 63 letters, digits and hyphens, with a letter or digit first and last, and a dot between them; write each name out, wildcards are not allowed"
 // +kubebuilder:validation:XValidation:rule="!self.matches('(^|[.])..--')",message="dnsNames must not have two hyphens as the third and fourth character of a label, as xn--... has: SPIRE refuses all of these but correct punycode; choose another name"
 type DNSName string
+
+// TrustDomain is the name of a SPIFFE trust domain, as SPIFFE-ID, section 2.1, has it: at most 255 characters.
+// +kubebuilder:validation:MaxLength=255
+// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9._-]+$')",message="federatesWith must be names of trust domains, for example partner.example: lower case letters, digits, dots, hyphens and underscores; no spiffe://, no path"
+type TrustDomain string
 
 // ServiceIdentityStatus says what of the spec is true.
 type ServiceIdentityStatus struct {

@@ -96,6 +96,7 @@ func (c Case) Shuffled(seed uint64) mesh.Objects {
 	o.Services = shuffle(random, o.Services)
 	o.Gateways = shuffle(random, o.Gateways)
 	o.ConfigMaps = shuffle(random, o.ConfigMaps)
+	o.Bundles = shuffle(random, o.Bundles)
 	o.Entries.Of = shuffle(random, o.Entries.Of)
 	return o
 }

@@ -29,6 +29,8 @@ type Objects struct {
 	Nodes []metav1.PartialObjectMetadata `json:"nodes,omitempty"`
 	// Entries says which identities hold entries in SPIRE: the incumbents of their IDs.
 	Entries Incumbents `json:"entries,omitzero"`
+	// Bundles are the trust domains of which SPIRE has a bundle, beside its own.
+	Bundles []string `json:"bundles,omitempty"`
 	// Services are the MeshServices asked for, those that they depend on, those that depend on them, those that expose at a
 	// gateway asked for, and those that expose at the same gateways. What the Mesh has of a Service is whole where all of its
 	// neighbours are here.
@@ -209,8 +211,23 @@ func (b *builder) identity(object *meshv1alpha1.ServiceIdentity) Identity {
 		}
 		identity.PodLabels[key] = string(value)
 	}
+	b.federate(&identity, object.Spec.FederatesWith)
 	b.place(&identity)
 	return identity
+}
+
+// federate sorts the trust domains by whether SPIRE has their bundle: it refuses an entry with one that it has none of.
+// Its own every entry has.
+func (b *builder) federate(identity *Identity, with []meshv1alpha1.TrustDomain) {
+	for _, name := range slices.Sorted(slices.Values(with)) {
+		switch trustDomain := string(name); {
+		case trustDomain == b.Cluster.TrustDomain.Name():
+		case slices.Contains(b.Bundles, trustDomain):
+			identity.FederatesWith = append(identity.FederatesWith, trustDomain)
+		default:
+			identity.MissingBundles = append(identity.MissingBundles, trustDomain)
+		}
+	}
 }
 
 // place finds the nodes that run pods of the identity.

@@ -44,6 +44,10 @@ type Identity struct {
 	JWTSVIDTTL  metav1.Duration `json:"jwtSVIDTTL,omitzero"`
 	DNSNames    []string        `json:"dnsNames,omitempty"`
 	Hint        string          `json:"hint,omitempty"`
+	// FederatesWith are the trust domains whose bundles the pods get, and MissingBundles those that they want and of which
+	// SPIRE has none; both sorted.
+	FederatesWith  []string `json:"federatesWith,omitempty"`
+	MissingBundles []string `json:"missingBundles,omitempty"`
 	// Nodes are the nodes that run pods of the identity, sorted by UID.
 	Nodes []Node `json:"nodes,omitempty"`
 	// UnknownNodes are the names of nodes that run pods of the identity and that the API server does not show (yet).

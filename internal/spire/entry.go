@@ -115,7 +115,7 @@ func onNode(cluster mesh.ClusterID, identity mesh.Identity, node mesh.Node) Entr
 		ID: identityID(cluster.Name, identity.Key, node.UID), SPIFFEID: identity.ID.String(), ParentID: node.Alias.String(),
 		Selectors:   selectors,
 		X509SVIDTTL: seconds(identity.X509SVIDTTL), JWTSVIDTTL: seconds(identity.JWTSVIDTTL),
-		DNSNames: slices.Clone(identity.DNSNames), Hint: identity.Hint,
+		DNSNames: slices.Clone(identity.DNSNames), Hint: identity.Hint, FederatesWith: slices.Clone(identity.FederatesWith),
 	}
 }
 

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jia-app/paymesh/internal/spire"
@@ -68,6 +69,9 @@ func (r *Registry) retry(ctx context.Context, delay time.Duration, attempt func(
 
 // readAll reads everything that the server holds, and remembers what of it is ours. Nothing is written before it ends.
 func (r *Registry) readAll(ctx context.Context) error {
+	if err := r.ReadBundles(ctx); err != nil {
+		return err
+	}
 	all, pages := newMemory(), 0
 	for token, more := "", true; more; pages++ {
 		page, err := r.api.List(ctx, client.Query{Token: token})
@@ -118,6 +122,9 @@ func (r *Registry) pass(ctx context.Context, hurry bool) error {
 	r.passes++
 	clear(r.writes.ended)
 	r.mu.Unlock()
+	if err := r.ReadBundles(ctx); err != nil {
+		return err
+	}
 	pages := 0
 	for token, more := "", true; more; pages++ {
 		if err := r.pause(ctx, gap); err != nil {
@@ -147,7 +154,7 @@ func (r *Registry) suspects(page []spire.Held) []string {
 			continue
 		}
 		have, ok := r.memory.entries[entry.ID]
-		if ok && have.Revision == entry.Revision && have.CreatedAt == entry.CreatedAt {
+		if ok && have.Revision == entry.Revision && have.CreatedAt == entry.CreatedAt && slices.Equal(have.FederatesWith, entry.FederatesWith) {
 			have.pass = r.passes
 		} else {
 			suspects = append(suspects, entry.ID)

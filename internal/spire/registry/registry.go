@@ -64,7 +64,7 @@ func (s State) Reading() bool { return !s.Synced && s.Err == nil }
 // writes and by an audit that reads through the server all the time. It deletes nothing by itself, and it never holds or
 // touches an entry that ParseEntryID does not know as this cluster's.
 type Registry struct {
-	api     EntryAPI
+	api     ServerAPI
 	cluster mesh.ClusterID
 	options Options
 	metrics metrics
@@ -80,6 +80,9 @@ type Registry struct {
 	passes    uint64
 	state     State
 	listeners []listener
+	// bundles are the trust domains that the server has a bundle of.
+	bundles         []string
+	bundleListeners []func(trustDomains []string)
 }
 
 type listener struct {
@@ -88,7 +91,7 @@ type listener struct {
 }
 
 // New makes a registry that knows nothing before it is started.
-func New(api EntryAPI, cluster mesh.ClusterID, options Options) *Registry {
+func New(api ServerAPI, cluster mesh.ClusterID, options Options) *Registry {
 	if options.AuditInterval <= 0 {
 		options.AuditInterval = DefaultAuditInterval
 	}

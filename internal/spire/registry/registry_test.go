@@ -124,6 +124,28 @@ func TestItReadsEverythingAndRemembersWhatIsOfThisCluster(t *testing.T) {
 	})
 }
 
+func TestItTellsWhichBundlesHaveComeAndGoneWithinTheAuditInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.bundles = []string{"a.example", "b.example"}
+		r, _ := start(t, f, registry.Options{})
+		if got := r.Bundles(); !slices.Equal(got, []string{"a.example", "b.example"}) {
+			t.Fatalf("bundles %v", got)
+		}
+		var told [][]string
+		r.NotifyBundles(func(turned []string) { told = append(told, turned) })
+		pass(registry.DefaultAuditInterval)
+		f.by(func() { f.bundles = []string{"b.example", "c.example"} })
+		pass(registry.DefaultAuditInterval)
+		if want := [][]string{{"c.example", "a.example"}}; !cmp.Equal(want, told) {
+			t.Errorf("told %v, want %v", told, want)
+		}
+		if got := r.Bundles(); !slices.Equal(got, []string{"b.example", "c.example"}) {
+			t.Errorf("bundles %v", got)
+		}
+	})
+}
+
 func TestADeletedChangedOrUnexpectedEntryIsToldWithinTheAuditIntervalAndNothingElseIs(t *testing.T) {
 	for name, test := range map[string]struct {
 		by   func(f *fake)

@@ -32,6 +32,7 @@ const (
 	jwtTTL        = "spec.jwtSVIDTTL: Invalid value: .*jwtSVIDTTL must be a whole number of seconds from 30s to 24h, for example 5m"
 	duration      = "a duration must be one to four numbers of at most five digits, each with its unit h, m, s or ms, for example 1h30m"
 	dnsNames      = `spec.dnsNames\[0\]: Invalid value: .*dnsNames must be DNS names in lower case, for example payment.example.com`
+	federation    = `spec.federatesWith\[0\]: Invalid value: .*federatesWith must be names of trust domains, for example partner.example`
 	pathFixed     = "spec.path: Invalid value: .*path cannot be set, changed or removed later, .*: create another ServiceIdentity"
 	accountFixed  = "spec.serviceAccountName: Invalid value: .*serviceAccountName cannot be changed: create another ServiceIdentity"
 	metadataName  = "metadata.name must be a DNS-1035 label of at most 52 characters, for example payment-service"
@@ -92,6 +93,13 @@ var creations = map[string]refusal{
 	"a label of 64 characters in dnsNames":   {map[string]any{"dnsNames": []any{strings.Repeat("a", 64) + ".example"}}, dnsNames},
 	"one of dnsNames with 254 characters":    {map[string]any{"dnsNames": []any{strings.Repeat("a.", 126) + "aa"}}, `spec.dnsNames\[0\]: Too long: may not be more than 253 bytes`},
 	"punycode in dnsNames":                   {map[string]any{"dnsNames": []any{"a.xn--bcher-kva.example"}}, `spec.dnsNames\[0\]: Invalid value: .*dnsNames must not have two hyphens as the third and fourth character of a label`},
+	"33 federatesWith":                       {map[string]any{"federatesWith": hosts(33)}, "spec.federatesWith: Too many: 33: must have at most 32 items"},
+	"one of federatesWith twice":             {map[string]any{"federatesWith": []any{"a.example", "a.example"}}, `spec.federatesWith\[1\]: Duplicate value: "a.example"`},
+	"a SPIFFE ID in federatesWith":           {map[string]any{"federatesWith": []any{"spiffe://partner.example"}}, federation + ".*no spiffe://, no path"},
+	"upper case in federatesWith":            {map[string]any{"federatesWith": []any{"Partner.example"}}, federation},
+	"an empty one of federatesWith":          {map[string]any{"federatesWith": []any{""}}, federation},
+	"a path in federatesWith":                {map[string]any{"federatesWith": []any{"partner.example/a"}}, federation},
+	"one of federatesWith with 256":          {map[string]any{"federatesWith": []any{strings.Repeat("a", 256)}}, `spec.federatesWith\[0\]: Too long: may not be more than 255 bytes`},
 	"a hint of 256 characters":               {map[string]any{"hint": strings.Repeat("a", 256)}, "spec.hint: Too long: may not be more than 255 bytes"},
 	"a field of spec that there is not":      {map[string]any{"serviceAcountName": "payment"}, unknownFields + ` "spec.serviceAcountName"`},
 	"a field of SPIRE's that is not in spec": {map[string]any{"admin": true}, unknownFields + ` "spec.admin"`},
@@ -245,6 +253,8 @@ func TestTheAPIServerAcceptsWhatIsWithinTheBounds(t *testing.T) {
 		"TTLs of four groups":                     {"x509SVIDTTL": "1h1m1s1000ms", "jwtSVIDTTL": "1h1m1s0ms"},
 		"32 dnsNames":                             {"dnsNames": hosts(32)},
 		"the longest dnsNames":                    {"dnsNames": longHosts(32)},
+		"32 federatesWith, the longest":           {"federatesWith": longHosts(32)},
+		"a trust domain of every character":       {"federatesWith": []any{"_a-.0"}},
 		"a hint of 255 characters":                {"hint": strings.Repeat("é", 255)},
 	} {
 		t.Run(name, func(t *testing.T) {
