@@ -70,6 +70,9 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		// SPIRE took the write, and was seen to hold something else since: the audit has already asked for another look.
 		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDrifted
 		condition.Message = "the SPIRE server does not hold these entries as rendered: " + names(entryIDs(o.missing))
+	case o.clusterWide:
+		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonRegistered
+		condition.Message = "the SPIRE server holds the entry for every node of the cluster"
 	case len(o.nodes) == 0:
 		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonNoPods
 		condition.Message = "no pod of service account " + object.Spec.ServiceAccountName + " that the identity selects is bound to a node: no entry is needed yet"

@@ -31,6 +31,7 @@ const (
 	byNode           = "spec.nodeName"           // Pods
 	bySPIFFEPath     = "spiffePath"              // ServiceIdentities
 	byUID            = "metadata.uid"            // Nodes
+	byPlacement      = "spec.placement"          // ServiceIdentities
 	byFederation     = "spec.federatesWith"      // ServiceIdentities
 )
 
@@ -54,6 +55,9 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 				trustDomains = append(trustDomains, string(trustDomain))
 			}
 			return trustDomains
+		}},
+		{&meshv1alpha1.ServiceIdentity{}, byPlacement, func(o client.Object) []string {
+			return []string{string(o.(*meshv1alpha1.ServiceIdentity).Spec.Placement)}
 		}},
 		{metadataOf("Node"), byUID, func(o client.Object) []string { return []string{string(o.GetUID())} }},
 	} {

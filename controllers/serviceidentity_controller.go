@@ -172,6 +172,7 @@ func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesMetadata(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOnNode), builder.WithPredicates(comesOrGoes)).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(t.identitiesInNamespace), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
 		WatchesRawSource(t.bundles(r.SPIRE)).
+		WatchesRawSource(t.clusterAlias(r.SPIRE)).
 		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerIdentity, requestOfIdentity, t.allIdentities)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: identityWorkers}).
 		Complete(r)

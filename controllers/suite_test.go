@@ -94,7 +94,7 @@ func newRig() *rig {
 	api, err := spireclient.NewUnix(r.spire.Socket, r.metrics)
 	Expect(err).NotTo(HaveOccurred())
 	r.api = api
-	r.registry = registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
+	r.registry = registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr, Registerer: r.metrics})
 	reader, err := cluster.New(apiServer.Config, func(o *cluster.Options) {
 		o.Scheme = scheme
 		o.Cache = controllers.CacheOptions()
@@ -190,6 +190,28 @@ func (r *rig) writes() (count int) {
 		}
 	}
 	return count
+}
+
+// audits counts how often the registry has read through all entries.
+func (r *rig) audits() float64 {
+	GinkgoHelper()
+	families, err := r.metrics.Gather()
+	Expect(err).NotTo(HaveOccurred())
+	for _, family := range families {
+		if family.GetName() == "paymesh_spire_audits_total" {
+			return family.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	Fail("nothing counts the audits")
+	return 0
+}
+
+// createByHand makes an entry that is nobody's of paymesh.
+func (r *rig) createByHand(entry *spiretypes.Entry) {
+	GinkgoHelper()
+	answer, err := r.spire.Entries.BatchCreateEntry(r.ctx, &entryv1.BatchCreateEntryRequest{Entries: []*spiretypes.Entry{entry}})
+	Expect(err).NotTo(HaveOccurred())
+	Expect(answer.Results[0].Status.Message).To(Equal("OK"))
 }
 
 // entries are what SPIRE holds, by ID.

@@ -133,6 +133,22 @@ func (t triggers) drift(entries *registry.Registry, kind spire.OwnerKind, reques
 	})
 }
 
+// clusterAlias wakes the identities for the whole cluster when what they hang on is not as it was left in SPIRE: where no
+// bootstrap container runs beside the server, nobody else makes it again.
+func (t triggers) clusterAlias(entries *registry.Registry) source.Source {
+	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
+		entries.Notify(func(owner spire.Owner) {
+			if owner.Kind != spire.OwnerBootstrap {
+				return
+			}
+			for _, request := range t.identities(ctx, client.MatchingFields{byPlacement: string(meshv1alpha1.PlacementCluster)}) {
+				queue.Add(request)
+			}
+		}, func() {})
+		return nil
+	})
+}
+
 // bundles wakes the identities that federate with a trust domain whose bundle has come to SPIRE or gone.
 func (t triggers) bundles(entries *registry.Registry) source.Source {
 	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {

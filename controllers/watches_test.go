@@ -120,6 +120,21 @@ var _ = Describe("a running manager", Ordered, func() {
 		Eventually(func() error { return live.Get(ctx, client.ObjectKeyFromObject(object), object) }).ShouldNot(Succeed())
 	})
 
+	It("takes a partner up when its bundle comes, and makes the alias of the cluster again, without being asked", func() {
+		ns, on := namespace(""), node()
+		object := identity(ns, "abroad", federatesWith("bank.example"))
+		wide := identity(ns, "everywhere", clusterWide)
+		pod(ns, "abroad", on.Name)
+		ready(object, "True Ready")
+		Eventually(entry).WithArguments(entryID(object, on)).ShouldNot(BeNil())
+		Eventually(entry).WithArguments(clusterEntryID(wide)).ShouldNot(BeNil())
+		server.SetBundle(GinkgoT(), "bank.example")
+		Eventually(func() []string { return entry(entryID(object, on)).GetFederatesWith() }).Should(Equal([]string{"bank.example"}))
+		_, err := server.Entries.BatchDeleteEntry(ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{clusterAliasID}})
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(entry).WithArguments(clusterAliasID).ShouldNot(BeNil())
+	})
+
 	It("follows the grants of a namespace, and gives an ID on when its owner is deleted", func() {
 		ns, on := namespace(""), node()
 		owner := identity(ns, "owner", path("/given-on"))

@@ -35,7 +35,7 @@ const (
 
 // Reasons of the condition Registered.
 const (
-	// ReasonRegistered (True): SPIRE holds an entry for each node that runs the identity.
+	// ReasonRegistered (True): SPIRE holds an entry for each node that runs the identity, or the one for the cluster.
 	ReasonRegistered = "Registered"
 	// ReasonFederationDegraded (True): SPIRE holds every entry that is needed, but has no bundle of some of federatesWith. The
 	// message names them. They join by themselves when the bundle is there.

@@ -60,6 +60,14 @@ type ServiceIdentitySpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	FederatesWith []TrustDomain `json:"federatesWith,omitempty"`
 
+	// placement is where SPIRE lets the identity be had. Node (the default): on the nodes that run its pods, an entry for each,
+	// so that a node that is broken into yields only what runs there. Cluster: on every node of the cluster, by one entry that
+	// is there before any pod; for what runs on most nodes or must start at once. It can be changed: the new entries are there
+	// before the old ones go.
+	// +optional
+	// +kubebuilder:default=Node
+	Placement Placement `json:"placement,omitempty"`
+
 	// hint tells a workload that has several identities which one this is (SPIFFE Workload API, section 5.2.1). At most
 	// 255 characters. SPIRE gives a workload only one of its identities with the same hint.
 	// +optional
@@ -78,6 +86,17 @@ type LabelValue string
 // +kubebuilder:validation:XValidation:rule="!self.matches('(^|[.])..--')",message="dnsNames must not have two hyphens as the third and fourth character of a label, as xn--... has: SPIRE refuses all of these but correct punycode; choose another name"
 type DNSName string
 
+// Placement says where an identity can be had: Node or Cluster.
+// +kubebuilder:validation:Enum=Node;Cluster
+type Placement string
+
+const (
+	// PlacementNode is an entry for each node that runs pods of the identity.
+	PlacementNode Placement = "Node"
+	// PlacementCluster is one entry for all nodes of the cluster.
+	PlacementCluster Placement = "Cluster"
+)
+
 // TrustDomain is the name of a SPIFFE trust domain, as SPIFFE-ID, section 2.1, has it: at most 255 characters.
 // +kubebuilder:validation:MaxLength=255
 // +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9._-]+$')",message="federatesWith must be names of trust domains, for example partner.example: lower case letters, digits, dots, hyphens and underscores; no spiffe://, no path"
@@ -95,7 +114,7 @@ type ServiceIdentityStatus struct {
 	// +kubebuilder:validation:MaxLength=2048
 	SPIFFEID string `json:"spiffeID,omitempty"`
 
-	// entries counts the registration entries, one for each node that runs the identity.
+	// entries counts the registration entries: one for each node that runs the identity, or with placement Cluster one.
 	// +optional
 	Entries *EntryCount `json:"entries,omitempty"`
 
@@ -109,7 +128,7 @@ type ServiceIdentityStatus struct {
 
 // EntryCount counts the registration entries of an identity.
 type EntryCount struct {
-	// wanted is the number of nodes that run pods of the identity.
+	// wanted is the number of nodes that run pods of the identity, and 1 with placement Cluster.
 	// +required
 	// +kubebuilder:validation:Minimum=0
 	Wanted int32 `json:"wanted"`
@@ -126,7 +145,7 @@ type EntryCount struct {
 }
 
 // ServiceIdentity gives the pods of a ServiceAccount a SPIFFE ID: it becomes registration entries in the SPIRE server,
-// one for each node that runs such a pod.
+// one for each node that runs such a pod, or one for the cluster.
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=sid,categories=paymesh

@@ -212,7 +212,9 @@ func (b *builder) identity(object *meshv1alpha1.ServiceIdentity) Identity {
 		identity.PodLabels[key] = string(value)
 	}
 	b.federate(&identity, object.Spec.FederatesWith)
-	b.place(&identity)
+	if identity.ClusterWide = object.Spec.Placement == meshv1alpha1.PlacementCluster; !identity.ClusterWide {
+		b.place(&identity)
+	}
 	return identity
 }
 

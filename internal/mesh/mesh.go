@@ -48,6 +48,9 @@ type Identity struct {
 	// SPIRE has none; both sorted.
 	FederatesWith  []string `json:"federatesWith,omitempty"`
 	MissingBundles []string `json:"missingBundles,omitempty"`
+	// ClusterWide is true where the identity can be had on every node of the cluster. Then Nodes and UnknownNodes are empty:
+	// where its pods run does not matter.
+	ClusterWide bool `json:"clusterWide,omitempty"`
 	// Nodes are the nodes that run pods of the identity, sorted by UID.
 	Nodes []Node `json:"nodes,omitempty"`
 	// UnknownNodes are the names of nodes that run pods of the identity and that the API server does not show (yet).

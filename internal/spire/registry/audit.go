@@ -81,6 +81,7 @@ func (r *Registry) readAll(ctx context.Context) error {
 		for _, entry := range page.Entries {
 			if owner, ours := spire.ParseEntryID(r.cluster.Name, entry.ID); ours {
 				all.put(owner, entry, 0)
+				all.saw(entry.ID, 0)
 			}
 		}
 		token, more = page.Next, page.Next != ""
@@ -155,7 +156,7 @@ func (r *Registry) suspects(page []spire.Held) []string {
 		}
 		have, ok := r.memory.entries[entry.ID]
 		if ok && have.Revision == entry.Revision && have.CreatedAt == entry.CreatedAt && slices.Equal(have.FederatesWith, entry.FederatesWith) {
-			have.pass = r.passes
+			r.memory.saw(entry.ID, r.passes)
 		} else {
 			suspects = append(suspects, entry.ID)
 		}
@@ -214,6 +215,7 @@ func (r *Registry) takeOver(id string, entry spire.Held, found bool, asked uint6
 	have, known := r.memory.entries[id]
 	if found {
 		r.memory.put(r.owner(id), entry, r.passes)
+		r.memory.saw(id, r.passes)
 	} else {
 		r.memory.remove(id)
 	}

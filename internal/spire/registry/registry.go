@@ -133,6 +133,17 @@ func (r *Registry) Of(owner spire.Owner) []spire.Held {
 	return r.memory.list(r.memory.byOwner[owner])
 }
 
+// Seen reports whether each of the entries was read from the server after it was last written: the answer to a write says
+// that the server took it, this that it stayed.
+func (r *Registry) Seen(entries []spire.Entry) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !slices.ContainsFunc(entries, func(entry spire.Entry) bool {
+		held, ok := r.memory.entries[entry.ID]
+		return !ok || !held.read || !held.Equal(entry)
+	})
+}
+
 // Owners are those of a kind of which the server was last seen to hold entries, in no order.
 func (r *Registry) Owners(kind spire.OwnerKind) []spire.Owner {
 	r.mu.Lock()

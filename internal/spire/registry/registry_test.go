@@ -146,6 +146,43 @@ func TestItTellsWhichBundlesHaveComeAndGoneWithinTheAuditInterval(t *testing.T) 
 	})
 }
 
+func TestAnEntryIsSeenOnceItWasReadAsItWasWrittenAndNotByTheAnswerToTheWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(entry("read", "1"))
+		r, _ := start(t, f, registry.Options{})
+		one := []spire.Entry{entry("a", "1")}
+		seen := func(when string, want bool) {
+			t.Helper()
+			if got := r.Seen(one); got != want {
+				t.Errorf("%s: seen is %v", when, got)
+			}
+		}
+		if !r.Seen([]spire.Entry{entry("read", "1")}) || !r.Seen(nil) {
+			t.Error("what was there in the beginning is not seen")
+		}
+		seen("before it is there", false)
+		if _, err := r.Apply(t.Context(), spire.Plan{Create: one}); err != nil {
+			t.Fatal(err)
+		}
+		seen("just written", false)
+		pass(registry.DefaultAuditInterval)
+		seen("after an audit", true)
+		changed := one[0]
+		changed.Hint = "new"
+		if _, err := r.Apply(t.Context(), spire.Plan{Update: []spire.Entry{changed}}); err != nil {
+			t.Fatal(err)
+		}
+		seen("another was written", false)
+		one = []spire.Entry{changed}
+		seen("just changed", false)
+		pass(registry.DefaultAuditInterval)
+		seen("after another audit", true)
+		f.by(func() { f.delete(changed.ID) })
+		pass(registry.DefaultAuditInterval)
+		seen("deleted by somebody", false)
+	})
+}
+
 func TestADeletedChangedOrUnexpectedEntryIsToldWithinTheAuditIntervalAndNothingElseIs(t *testing.T) {
 	for name, test := range map[string]struct {
 		by   func(f *fake)
