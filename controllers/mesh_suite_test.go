@@ -43,7 +43,7 @@ func newMeshRig() *meshRig {
 		o.Cache = controllers.CacheOptions()
 	})
 	Expect(err).NotTo(HaveOccurred())
-	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer())).To(Succeed())
+	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer(), clusterID)).To(Succeed())
 	Expect(controllers.IndexWorld(ctx, reader.GetFieldIndexer())).To(Succeed())
 	ended := make(chan error, 1)
 	go func() { ended <- reader.Start(ctx) }()

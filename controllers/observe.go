@@ -36,7 +36,7 @@ const (
 )
 
 // IndexFields adds the indexes of this package to a cache. Call it once, before the cache is started.
-func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
+func IndexFields(ctx context.Context, indexer client.FieldIndexer, cluster mesh.ClusterID) error {
 	for _, index := range []struct {
 		object client.Object
 		field  string
@@ -48,7 +48,11 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
 			return []string{o.(*meshv1alpha1.ServiceIdentity).Spec.ServiceAccountName}
 		}},
 		{&meshv1alpha1.ServiceIdentity{}, bySPIFFEPath, func(o client.Object) []string {
-			return []string{mesh.Path(o.(*meshv1alpha1.ServiceIdentity))}
+			path, err := cluster.Path(o.(*meshv1alpha1.ServiceIdentity))
+			if err != nil {
+				return nil // it is nobody's rival
+			}
+			return []string{path}
 		}},
 		{&meshv1alpha1.ServiceIdentity{}, byFederation, func(o client.Object) (trustDomains []string) {
 			for _, trustDomain := range o.(*meshv1alpha1.ServiceIdentity).Spec.FederatesWith {
@@ -122,8 +126,10 @@ func stripPod(object any) (any, error) {
 func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1alpha1.ServiceIdentity) (mesh.Objects, error) {
 	objects := mesh.Objects{Cluster: r.Cluster}
 	rivals := &meshv1alpha1.ServiceIdentityList{}
-	if err := r.Client.List(ctx, rivals, client.MatchingFields{bySPIFFEPath: mesh.Path(object)}); err != nil {
-		return objects, fmt.Errorf("list the ServiceIdentities with the path %s: %w", mesh.Path(object), err)
+	if path, err := r.Cluster.Path(object); err == nil { // else it has none, and no rivals
+		if err := r.Client.List(ctx, rivals, client.MatchingFields{bySPIFFEPath: path}); err != nil {
+			return objects, fmt.Errorf("list the ServiceIdentities with the path %s: %w", path, err)
+		}
 	}
 	objects.Identities = append(objects.Identities, *object)
 	for _, rival := range rivals.Items {

@@ -100,7 +100,7 @@ func newRig() *rig {
 		o.Cache = controllers.CacheOptions()
 	})
 	Expect(err).NotTo(HaveOccurred())
-	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer())).To(Succeed())
+	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer(), clusterID)).To(Succeed())
 	r.cached = reader.GetClient()
 	surplus, witness := &controllers.Surplus{Grace: grace, Clock: r.clock}, controllers.NewWitness(r.metrics)
 	r.identities = &controllers.ServiceIdentityReconciler{

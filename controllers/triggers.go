@@ -36,7 +36,7 @@ func (t triggers) rivals(ctx context.Context, object client.Object) []ctrl.Reque
 		return nil
 	}
 	var others []ctrl.Request
-	for _, request := range t.identities(ctx, client.MatchingFields{bySPIFFEPath: mesh.Path(identity)}) {
+	for _, request := range t.claimants(ctx, identity) {
 		if request.NamespacedName != mesh.KeyOf(identity) {
 			others = append(others, request)
 		}
@@ -75,9 +75,18 @@ func (t triggers) identitiesInNamespace(ctx context.Context, namespace client.Ob
 	}
 	var requests []ctrl.Request
 	for i := range list.Items {
-		requests = append(requests, t.identities(ctx, client.MatchingFields{bySPIFFEPath: mesh.Path(&list.Items[i])})...)
+		requests = append(requests, t.claimants(ctx, &list.Items[i])...)
 	}
 	return requests
+}
+
+// claimants are those that want the SPIFFE ID of an identity, itself included.
+func (t triggers) claimants(ctx context.Context, identity *meshv1alpha1.ServiceIdentity) []ctrl.Request {
+	path, err := t.cluster.Path(identity)
+	if err != nil {
+		return nil // it wants none
+	}
+	return t.identities(ctx, client.MatchingFields{bySPIFFEPath: path})
 }
 
 func (t triggers) identities(ctx context.Context, opts ...client.ListOption) []ctrl.Request {

@@ -50,7 +50,7 @@ var _ = Describe("a running manager", Ordered, func() {
 		entries := registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
 		Expect(mgr.Add(api)).To(Succeed())
 		Expect(mgr.Add(entries)).To(Succeed())
-		Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer())).To(Succeed())
+		Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer(), clusterID)).To(Succeed())
 		surplus, witness := &controllers.Surplus{Grace: 2 * time.Second, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
 		Expect((&controllers.ServiceIdentityReconciler{
 			Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus, Witness: witness,
@@ -151,6 +151,19 @@ var _ = Describe("a running manager", Ordered, func() {
 		ready(heir, "True Ready")
 		Eventually(entry).WithArguments(entryID(heir, on)).ShouldNot(BeNil())
 		Expect(entry(entryID(owner, on))).To(BeNil())
+	})
+
+	It("gives the ID of a path template on, too", func() {
+		ns := namespace("/shops")
+		owner := identity(ns, "owner", pathTemplate("/shops/{{cluster}}-{{podLabels.tier}}", map[string]meshv1alpha1.LabelValue{"tier": "a"}))
+		ready(owner, "True Ready")
+		heir := identity(ns, "heir", path("/shops/main-a"))
+		ready(heir, "False IDClaimed")
+		Expect(live.Delete(ctx, owner)).To(Succeed())
+		ready(heir, "True Ready")
+		ns.Annotations = nil
+		Expect(live.Update(ctx, ns)).To(Succeed())
+		ready(heir, "False PathNotGranted")
 	})
 
 	It("keeps an ID with who had it while nothing of it runs, and gives it on when its grant is taken back", func() {

@@ -29,6 +29,8 @@ const (
 	ReasonPathReserved = "PathReserved"
 	// ReasonPathInvalid (False): together with the trust domain the path is not a valid SPIFFE ID.
 	ReasonPathInvalid = "PathInvalid"
+	// ReasonPathValueMissing (False): the path template needs a label that podLabels does not have, or has without a value.
+	ReasonPathValueMissing = "PathValueMissing"
 	// ReasonIDClaimed (False): another ServiceIdentity had this SPIFFE ID first. The message names it.
 	ReasonIDClaimed = "IDClaimed"
 )

@@ -6,6 +6,9 @@ import (
 
 // ServiceIdentitySpec says which pods get an identity, and which one.
 // +kubebuilder:validation:XValidation:rule="has(self.path) == has(oldSelf.path) && (!has(self.path) || self.path == oldSelf.path)",fieldPath=".path",message="path cannot be set, changed or removed later, for it is the SPIFFE ID that peers know: create another ServiceIdentity and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="has(self.pathTemplate) == has(oldSelf.pathTemplate) && (!has(self.pathTemplate) || self.pathTemplate == oldSelf.pathTemplate)",fieldPath=".pathTemplate",message="pathTemplate cannot be set, changed or removed later, for it makes the SPIFFE ID that peers know: create another ServiceIdentity and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="!has(self.pathTemplate) || has(self.podLabels) == has(oldSelf.podLabels) && (!has(self.podLabels) || self.podLabels == oldSelf.podLabels)",fieldPath=".podLabels",message="podLabels cannot be changed beside a pathTemplate, which may make the SPIFFE ID of them: create another ServiceIdentity and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="!has(self.path) || !has(self.pathTemplate)",fieldPath=".pathTemplate",message="pathTemplate and path exclude one another: write one of them"
 type ServiceIdentitySpec struct {
 	// path is the path of the SPIFFE ID: /payments/api makes spiffe://<trust domain>/payments/api. At most 1,784 bytes, so
 	// that the whole ID keeps to 2,048; not /spire or below. Unset, it is /ns/<namespace>/sa/<serviceAccountName>. Any
@@ -16,6 +19,16 @@ type ServiceIdentitySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^(/([.]*[a-zA-Z0-9_-][a-zA-Z0-9._-]*|[.]{3,}))+$')",message="path must consist of segments, as in /payments/api: each a slash and then letters, digits, dots, hyphens or underscores; no empty segment, no . or .. as a segment, no slash at the end; for the default ID leave path out"
 	// +kubebuilder:validation:XValidation:rule="self != '/spire' && !self.startsWith('/spire/')",message="path must not be /spire or below it, which SPIRE keeps for itself: choose another first segment"
 	Path string `json:"path,omitempty"`
+
+	// pathTemplate is a path with places for values, instead of path: /{{cluster}}/{{namespace}}/pay-{{podLabels.tier}}. The
+	// variables are {{cluster}}, {{namespace}}, {{serviceAccount}} and {{podLabels.<key>}}, which takes the value that
+	// podLabels has for the key: where there is none, the object is not Accepted. At most 1,784 bytes. What comes out is
+	// granted as path is. Immutable, and podLabels with it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1784
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(/([a-zA-Z0-9._-]|[{][{](cluster|namespace|serviceAccount|podLabels[.][a-zA-Z0-9./_-]+)[}][}])+)+$') && !self.matches('/[.]{1,2}(/|$)')",message="pathTemplate must consist of segments, as in /{{namespace}}/{{podLabels.app}}: each a slash, then letters, digits, dots, hyphens, underscores and {{cluster}}, {{namespace}}, {{serviceAccount}} or {{podLabels.<key>}}, without spaces; no empty segment, no . or .. as a segment, no slash at the end"
+	// +kubebuilder:validation:XValidation:rule="self != '/spire' && !self.startsWith('/spire/')",message="pathTemplate must not be /spire or below it, which SPIRE keeps for itself: choose another first segment"
+	PathTemplate string `json:"pathTemplate,omitempty"`
 
 	// serviceAccountName is the ServiceAccount, in the same namespace, whose pods get the identity. At most 253 characters.
 	// Immutable.

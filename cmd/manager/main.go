@@ -169,7 +169,7 @@ func run(ctx context.Context, f flags) error {
 	if err := mgr.Add(own); err != nil {
 		return err
 	}
-	if err := errors.Join(controllers.IndexFields(ctx, mgr.GetFieldIndexer()), controllers.IndexWorld(ctx, mgr.GetFieldIndexer())); err != nil {
+	if err := errors.Join(controllers.IndexFields(ctx, mgr.GetFieldIndexer(), cluster), controllers.IndexWorld(ctx, mgr.GetFieldIndexer())); err != nil {
 		return err
 	}
 	if err := addIdentities(mgr, cluster, own, f); err != nil {

@@ -54,8 +54,8 @@ func Build(objects Objects) (Mesh, []Problem) {
 	b := newBuilder(objects)
 	b.addNodes()
 	claims := b.claims()
-	for _, rivals := range claims {
-		b.settle(rivals)
+	for path, rivals := range claims {
+		b.settle(path, rivals)
 	}
 	slices.SortFunc(b.mesh.Identities, func(x, y Identity) int { return compareKeys(x.Key, y.Key) })
 	b.addServices()
@@ -154,18 +154,18 @@ func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
 			b.problems = append(b.problems, *problem)
 			continue
 		}
-		path := Path(object)
+		path, _ := b.Cluster.Path(object) // which has been judged
 		claims[path] = append(claims[path], object)
 	}
 	return claims
 }
 
-// settle gives an ID to the one of its claimants that comes first, and tells the others.
-func (b *builder) settle(rivals []*meshv1alpha1.ServiceIdentity) {
+// settle gives the ID with a path to the one of its claimants that comes first, and tells the others.
+func (b *builder) settle(path string, rivals []*meshv1alpha1.ServiceIdentity) {
 	if len(rivals) > 1 && b.Entries.Unknown {
 		for _, rival := range rivals {
-			b.problem(rival, meshv1alpha1.ReasonSyncing, "spec.path", "several ServiceIdentities want the SPIFFE ID "+
-				b.Cluster.id(Path(rival))+": who has it first is known as soon as SPIRE's entries have been read")
+			b.problem(rival, meshv1alpha1.ReasonSyncing, "several ServiceIdentities want the SPIFFE ID "+
+				b.Cluster.id(path)+": who has it first is known as soon as SPIRE's entries have been read")
 		}
 		return
 	}
@@ -178,9 +178,9 @@ func (b *builder) settle(rivals []*meshv1alpha1.ServiceIdentity) {
 			x.CreationTimestamp.Compare(y.CreationTimestamp.Time),
 			compareKeys(KeyOf(x), KeyOf(y)))
 	})
-	b.mesh.Identities = append(b.mesh.Identities, b.identity(rivals[0]))
+	b.mesh.Identities = append(b.mesh.Identities, b.identity(path, rivals[0]))
 	for _, late := range rivals[1:] {
-		b.problem(late, meshv1alpha1.ReasonIDClaimed, "spec.path", "the SPIFFE ID "+b.Cluster.id(Path(late))+
+		b.problem(late, meshv1alpha1.ReasonIDClaimed, "the SPIFFE ID "+b.Cluster.id(path)+
 			" belongs to ServiceIdentity "+KeyOf(rivals[0]).String()+", which had it first: delete that one, or create this one with another path")
 	}
 }
@@ -189,14 +189,15 @@ func wasAccepted(object *meshv1alpha1.ServiceIdentity) bool {
 	return meta.IsStatusConditionTrue(object.Status.Conditions, meshv1alpha1.ConditionAccepted)
 }
 
-func (b *builder) problem(object *meshv1alpha1.ServiceIdentity, reason, field, message string) {
-	b.problems = append(b.problems, Problem{Kind: KindServiceIdentity, Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: field, Message: message})
+// problem is one of who has the path.
+func (b *builder) problem(object *meshv1alpha1.ServiceIdentity, reason, message string) {
+	b.problems = append(b.problems, Problem{Kind: KindServiceIdentity, Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: fieldOfPath(object), Message: message})
 }
 
-func (b *builder) identity(object *meshv1alpha1.ServiceIdentity) Identity {
+func (b *builder) identity(path string, object *meshv1alpha1.ServiceIdentity) Identity {
 	identity := Identity{
 		Key:                KeyOf(object),
-		ID:                 b.Cluster.mustID(Path(object)),
+		ID:                 b.Cluster.mustID(path),
 		ServiceAccountName: object.Spec.ServiceAccountName,
 		X509SVIDTTL:        metav1.Duration{Duration: object.Spec.X509SVIDTTL.Duration()},
 		JWTSVIDTTL:         metav1.Duration{Duration: object.Spec.JWTSVIDTTL.Duration()},
@@ -281,11 +282,6 @@ func KeyOf(object *meshv1alpha1.ServiceIdentity) types.NamespacedName { return k
 
 func keyOf(object metav1.Object) types.NamespacedName {
 	return types.NamespacedName{Namespace: object.GetNamespace(), Name: object.GetName()}
-}
-
-// Path is the path of the SPIFFE ID that a ServiceIdentity wants.
-func Path(object *meshv1alpha1.ServiceIdentity) string {
-	return cmp.Or(object.Spec.Path, DefaultPath(object.Namespace, object.Spec.ServiceAccountName))
 }
 
 func compareKeys(x, y types.NamespacedName) int {

@@ -33,6 +33,9 @@ const (
 	duration      = "a duration must be one to four numbers of at most five digits, each with its unit h, m, s or ms, for example 1h30m"
 	dnsNames      = `spec.dnsNames\[0\]: Invalid value: .*dnsNames must be DNS names in lower case, for example payment.example.com`
 	federation    = `spec.federatesWith\[0\]: Invalid value: .*federatesWith must be names of trust domains, for example partner.example`
+	template      = "spec.pathTemplate: Invalid value: .*pathTemplate must consist of segments, as in /{{namespace}}/{{podLabels.app}}"
+	templateFixed = "spec.pathTemplate: Invalid value: .*pathTemplate cannot be set, changed or removed later, .*: create another ServiceIdentity"
+	labelsFixed   = "spec.podLabels: Invalid value: .*podLabels cannot be changed beside a pathTemplate, .*: create another ServiceIdentity"
 	pathFixed     = "spec.path: Invalid value: .*path cannot be set, changed or removed later, .*: create another ServiceIdentity"
 	accountFixed  = "spec.serviceAccountName: Invalid value: .*serviceAccountName cannot be changed: create another ServiceIdentity"
 	metadataName  = "metadata.name must be a DNS-1035 label of at most 52 characters, for example payment-service"
@@ -55,6 +58,23 @@ var creations = map[string]refusal{
 	"a path below /spire":                 {map[string]any{"path": "/spire/agent/k8s_psat/c/u"}, pathReserved},
 	"a path of 1,785 bytes":               {map[string]any{"path": "/" + strings.Repeat("a", 1784)}, "spec.path: Too long: may not be more than 1784 bytes"},
 	"a path that is a number":             {map[string]any{"path": int64(7)}, "spec.path: Invalid value: .*must be of type string"},
+
+	"a pathTemplate beside a path":              {map[string]any{"path": "/a", "pathTemplate": "/{{namespace}}"}, "spec.pathTemplate: Invalid value: .*pathTemplate and path exclude one another: write one of them"},
+	"an empty pathTemplate":                     {map[string]any{"pathTemplate": ""}, template},
+	"a pathTemplate with an unknown variable":   {map[string]any{"pathTemplate": "/{{pod}}"}, template},
+	"a pathTemplate with a space in a variable": {map[string]any{"pathTemplate": "/{{ namespace }}"}, template + ".*without spaces"},
+	"a pathTemplate with a variable of Go's":    {map[string]any{"pathTemplate": "/{{.namespace}}"}, template},
+	"a pathTemplate with a function":            {map[string]any{"pathTemplate": "/{{namespace|upper}}"}, template},
+	"a pathTemplate with one brace":             {map[string]any{"pathTemplate": "/{namespace}"}, template},
+	"a pathTemplate with an open variable":      {map[string]any{"pathTemplate": "/{{namespace"}, template},
+	"a pathTemplate with a variable in another": {map[string]any{"pathTemplate": "/{{podLabels.{{namespace}}}}"}, template},
+	"a pathTemplate with a label without a key": {map[string]any{"pathTemplate": "/{{podLabels.}}"}, template},
+	"a pathTemplate with a dot segment":         {map[string]any{"pathTemplate": "/{{namespace}}/../a"}, template},
+	"a pathTemplate with an empty segment":      {map[string]any{"pathTemplate": "/a//{{namespace}}"}, template},
+	"a pathTemplate that ends with a slash":     {map[string]any{"pathTemplate": "/{{namespace}}/"}, template},
+	"a pathTemplate without its first slash":    {map[string]any{"pathTemplate": "{{namespace}}"}, template},
+	"a pathTemplate below /spire":               {map[string]any{"pathTemplate": "/spire/{{namespace}}"}, "spec.pathTemplate: Invalid value: .*pathTemplate must not be /spire or below it"},
+	"a pathTemplate of 1,785 bytes":             {map[string]any{"pathTemplate": "/" + strings.Repeat("a", 1784)}, "spec.pathTemplate: Too long: may not be more than 1784 bytes"},
 
 	"no serviceAccountName":                  {map[string]any{"serviceAccountName": nil}, "spec.serviceAccountName: Required value"},
 	"an empty serviceAccountName":            {map[string]any{"serviceAccountName": ""}, accountName},
@@ -122,6 +142,11 @@ var updates = map[string]struct {
 	"a changed path":                {map[string]any{"path": "/payments"}, map[string]any{"path": "/payments/api"}, pathFixed},
 	"a path that was unset":         {nil, map[string]any{"path": "/payments"}, pathFixed},
 	"a path that is unset later":    {map[string]any{"path": "/payments"}, nil, pathFixed},
+	"a changed pathTemplate":        {map[string]any{"pathTemplate": "/{{namespace}}"}, map[string]any{"pathTemplate": "/{{cluster}}"}, templateFixed},
+	"a pathTemplate later":          {nil, map[string]any{"pathTemplate": "/{{namespace}}"}, templateFixed},
+	"a pathTemplate that goes":      {map[string]any{"pathTemplate": "/{{namespace}}"}, nil, templateFixed},
+	"podLabels beside a template":   {map[string]any{"pathTemplate": "/{{namespace}}", "podLabels": labels(1)}, map[string]any{"pathTemplate": "/{{namespace}}", "podLabels": labels(2)}, labelsFixed},
+	"podLabels later, beside one":   {map[string]any{"pathTemplate": "/{{namespace}}"}, map[string]any{"pathTemplate": "/{{namespace}}", "podLabels": labels(1)}, labelsFixed},
 	"another serviceAccountName":    {nil, map[string]any{"serviceAccountName": "other"}, accountFixed},
 	"the default path, spelled out": {nil, map[string]any{"path": "/ns/payments/sa/payment"}, pathFixed},
 }
@@ -247,6 +272,10 @@ func TestTheAPIServerAcceptsWhatIsWithinTheBounds(t *testing.T) {
 		"a path of the shortest segments":         {"path": strings.Repeat("/a", 892)},
 		"a path of dots that are no dot segments": {"path": "/.../.a/a./..a"},
 		"a path that begins like /spire":          {"path": "/spire-metrics/x"},
+		"a pathTemplate of every variable":        {"pathTemplate": "/{{cluster}}/a-{{namespace}}.{{serviceAccount}}/{{podLabels.app}}{{podLabels.app.kubernetes.io/part_of}}", "podLabels": labels(16)},
+		"a pathTemplate of 1,784 bytes":           {"pathTemplate": "/" + strings.Repeat("a", 1783)},
+		"a pathTemplate of many variables":        {"pathTemplate": strings.Repeat("/{{cluster}}", 148), "podLabels": labels(16)},
+		"a pathTemplate that begins like /spire":  {"pathTemplate": "/spire-{{cluster}}/.../.a"},
 		"16 podLabels":                            {"podLabels": labels(16)},
 		"the longest podLabels":                   {"podLabels": map[string]any{strings.Repeat("a.", 126) + "a/" + strings.Repeat("k", 63): strings.Repeat("v", 63), "empty": ""}},
 		"the shortest TTLs":                       {"x509SVIDTTL": "1m", "jwtSVIDTTL": "30s"},
