@@ -32,13 +32,15 @@ type outcome struct {
 	lingers     time.Duration
 	// unfederated are the trust domains that the identity wants to federate with, and of which SPIRE has no bundle.
 	unfederated []string
+	// unnamed are the Services that the identity is not named after since there are too many.
+	unnamed []string
 }
 
 // apply makes SPIRE hold the entries of an identity, with the aliases of the nodes that they are under. It makes one RPC
 // where something is missing, and none where all is right.
 func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.NamespacedName, identity mesh.Identity, accepted bool, problems []mesh.Problem) outcome {
 	owner := identityOwner(key)
-	outcome := outcome{state: r.SPIRE.State(), nodes: identity.Nodes, unknown: identity.UnknownNodes, unfederated: identity.MissingBundles, clusterWide: identity.ClusterWide}
+	outcome := outcome{state: r.SPIRE.State(), nodes: identity.Nodes, unknown: identity.UnknownNodes, unfederated: identity.MissingBundles, clusterWide: identity.ClusterWide, unnamed: identity.UnnamedServices}
 	if outcome.decided = outcome.state.Synced && !undecided(key, problems); !outcome.decided {
 		return outcome
 	}

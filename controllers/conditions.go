@@ -80,6 +80,9 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonRegistered
 		condition.Message = "the SPIRE server holds the entries for " + names(nodeNames(o.nodes))
 	}
+	if condition.Status == metav1.ConditionTrue && len(o.unnamed) > 0 {
+		condition.Message += "; more Services select its pods than a certificate has names of, and these are left out: " + names(o.unnamed)
+	}
 	if condition.Status == metav1.ConditionTrue && len(o.unfederated) > 0 {
 		condition.Reason = meshv1alpha1.ReasonFederationDegraded
 		condition.Message += fmt.Sprintf("; the SPIRE server has no bundle of these trust domains of spec.federatesWith, which are left out until it has: %s. Give it one, for example with spire-server bundle set -id spiffe://%s",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -31,6 +32,7 @@ const (
 	byNode           = "spec.nodeName"           // Pods
 	bySPIFFEPath     = "spiffePath"              // ServiceIdentities
 	byUID            = "metadata.uid"            // Nodes
+	byServiceNames   = "spec.serviceDNSNames"    // ServiceIdentities
 	byPlacement      = "spec.placement"          // ServiceIdentities
 	byFederation     = "spec.federatesWith"      // ServiceIdentities
 )
@@ -63,6 +65,9 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer, cluster mesh.
 		{&meshv1alpha1.ServiceIdentity{}, byPlacement, func(o client.Object) []string {
 			return []string{string(o.(*meshv1alpha1.ServiceIdentity).Spec.Placement)}
 		}},
+		{&meshv1alpha1.ServiceIdentity{}, byServiceNames, func(o client.Object) []string {
+			return []string{strconv.FormatBool(o.(*meshv1alpha1.ServiceIdentity).Spec.ServiceDNSNames)}
+		}},
 		{metadataOf("Node"), byUID, func(o client.Object) []string { return []string{string(o.GetUID())} }},
 	} {
 		if err := indexer.IndexField(ctx, index.object, index.field, index.values); err != nil {
@@ -79,13 +84,15 @@ func CacheOptions() cache.Options {
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Pod{}: {Transform: stripPod},
+			// All of them: identities are named after people's, too.
+			&corev1.Service{}: {Transform: stripService},
 			// The labels of a Service are those of its slices.
 			&discoveryv1.EndpointSlice{}: {Label: labels.NewSelector().Add(hasLabel(meshv1alpha1.LabelService))},
 		},
 	}
 	own := labels.SelectorFromSet(labels.Set{workload.LabelManagedBy: workload.ManagedBy})
 	for _, object := range []client.Object{
-		&appsv1.Deployment{}, &corev1.PersistentVolumeClaim{}, &corev1.Service{}, &corev1.ServiceAccount{},
+		&appsv1.Deployment{}, &corev1.PersistentVolumeClaim{}, &corev1.ServiceAccount{},
 		&networkingv1.NetworkPolicy{}, &policyv1.PodDisruptionBudget{},
 	} {
 		options.ByObject[object] = cache.ByObject{Label: own}
@@ -118,6 +125,22 @@ func stripPod(object any) (any, error) {
 		},
 		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName, ServiceAccountName: pod.Spec.ServiceAccountName},
 		Status: status,
+	}, nil
+}
+
+// stripService keeps of a Service whom it selects, and of one of which only the metadata is read what everything keeps.
+func stripService(object any) (any, error) {
+	service, ok := object.(*corev1.Service)
+	if !ok {
+		return cache.TransformStripManagedFields()(object)
+	}
+	return &corev1.Service{
+		TypeMeta: service.TypeMeta,
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: service.Namespace, Name: service.Name, UID: service.UID, ResourceVersion: service.ResourceVersion,
+			DeletionTimestamp: service.DeletionTimestamp,
+		},
+		Spec: corev1.ServiceSpec{Type: service.Spec.Type, Selector: service.Spec.Selector},
 	}, nil
 }
 
@@ -154,6 +177,13 @@ func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1a
 			return objects, fmt.Errorf("read Namespace %s, which says what paths are granted: %w", name, err)
 		}
 		objects.Namespaces = append(objects.Namespaces, *namespace)
+	}
+	if object.Spec.ServiceDNSNames {
+		services := &corev1.ServiceList{}
+		if err := r.Client.List(ctx, services, client.InNamespace(object.Namespace)); err != nil {
+			return objects, fmt.Errorf("list the Services of namespace %s: %w", object.Namespace, err)
+		}
+		objects.KubeServices, objects.ClusterDomain = services.Items, r.ClusterDomain
 	}
 	return objects, r.observePods(ctx, object, &objects)
 }

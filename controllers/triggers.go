@@ -52,6 +52,12 @@ func (t triggers) identitiesOfPod(ctx context.Context, object client.Object) []c
 	return t.identities(ctx, client.InNamespace(pod.Namespace), client.MatchingFields{byServiceAccount: mesh.ServiceAccountOf(pod)})
 }
 
+// identitiesOfService are those that are named after the Services of their namespace. Which of these select their pods the
+// model tells.
+func (t triggers) identitiesOfService(ctx context.Context, service client.Object) []ctrl.Request {
+	return t.identities(ctx, client.InNamespace(service.GetNamespace()), client.MatchingFields{byServiceNames: "true"})
+}
+
 // identitiesOnNode are those of the pods that are bound to the node: they may have been waiting for it to be known.
 func (t triggers) identitiesOnNode(ctx context.Context, node client.Object) []ctrl.Request {
 	pods := &corev1.PodList{}
@@ -217,4 +223,11 @@ var placementChanges = updatesWhere(func(e event.UpdateEvent) bool {
 	after, ok2 := e.ObjectNew.(*corev1.Pod)
 	return !ok || !ok2 || before.Spec.NodeName != after.Spec.NodeName || before.Status.Phase != after.Status.Phase ||
 		before.Spec.ServiceAccountName != after.Spec.ServiceAccountName || !labels.Equals(before.Labels, after.Labels)
+})
+
+// selectionChanges lets through what changes whom a Service selects.
+var selectionChanges = updatesWhere(func(e event.UpdateEvent) bool {
+	before, ok := e.ObjectOld.(*corev1.Service)
+	after, ok2 := e.ObjectNew.(*corev1.Service)
+	return !ok || !ok2 || before.UID != after.UID || before.Spec.Type != after.Spec.Type || !labels.Equals(before.Spec.Selector, after.Spec.Selector)
 })

@@ -153,6 +153,20 @@ var _ = Describe("a running manager", Ordered, func() {
 		Expect(entry(entryID(owner, on))).To(BeNil())
 	})
 
+	It("names an identity after a Service that comes, and no more when it goes, without being asked", func() {
+		ns, on := namespace(""), node()
+		object := identity(ns, "pay", serviceDNSNames)
+		one := pod(ns, "pay", on.Name)
+		Eventually(entry).WithArguments(entryID(object, on)).ShouldNot(BeNil())
+		service := selecting(ns, "payments", "pay")
+		one.Labels = map[string]string{"app": "pay"}
+		Expect(live.Update(ctx, one)).To(Succeed())
+		names := func() []string { return entry(entryID(object, on)).GetDnsNames() }
+		Eventually(names).Should(ContainElement("payments." + ns.Name + ".svc"))
+		gone(service)
+		Eventually(names).Should(BeEmpty())
+	})
+
 	It("gives the ID of a path template on, too", func() {
 		ns := namespace("/shops")
 		owner := identity(ns, "owner", pathTemplate("/shops/{{cluster}}-{{podLabels.tier}}", map[string]meshv1alpha1.LabelValue{"tier": "a"}))

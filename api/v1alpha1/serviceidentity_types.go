@@ -65,6 +65,12 @@ type ServiceIdentitySpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	DNSNames []DNSName `json:"dnsNames,omitempty"`
 
+	// serviceDNSNames adds the DNS names of the Services that select a pod of the identity, as name, name.namespace,
+	// name.namespace.svc and with the cluster's domain, behind dnsNames. They come and go with the Services, without a new
+	// identity: SPIRE renews the certificates. Of more than 16 Services the first by name count. Default false.
+	// +optional
+	ServiceDNSNames bool `json:"serviceDNSNames,omitempty"`
+
 	// federatesWith are the trust domains whose bundles the pods get beside their own, so that they can check who calls them
 	// from there: partner.example, without spiffe://. At most 32, each at most 255 characters. One of which the SPIRE server
 	// has no bundle is left out, named in the condition Registered, and joins when there is one. The own needs no mention.

@@ -31,6 +31,10 @@ type Objects struct {
 	Entries Incumbents `json:"entries,omitzero"`
 	// Bundles are the trust domains of which SPIRE has a bundle, beside its own.
 	Bundles []string `json:"bundles,omitempty"`
+	// KubeServices are those of Kubernetes in the namespace of an identity that is to be named after them.
+	KubeServices []corev1.Service `json:"kubeServices,omitempty"`
+	// ClusterDomain is what the DNS names of Services end in: cluster.local. Empty, they are not written out.
+	ClusterDomain string `json:"clusterDomain,omitempty"`
 	// Services are the MeshServices asked for, those that they depend on, those that depend on them, those that expose at a
 	// gateway asked for, and those that expose at the same gateways. What the Mesh has of a Service is whole where all of its
 	// neighbours are here.
@@ -212,6 +216,9 @@ func (b *builder) identity(path string, object *meshv1alpha1.ServiceIdentity) Id
 		}
 		identity.PodLabels[key] = string(value)
 	}
+	if object.Spec.ServiceDNSNames {
+		b.nameAfterServices(&identity)
+	}
 	b.federate(&identity, object.Spec.FederatesWith)
 	if identity.ClusterWide = object.Spec.Placement == meshv1alpha1.PlacementCluster; !identity.ClusterWide {
 		b.place(&identity)
@@ -270,7 +277,12 @@ func (i Identity) Selects(pod *corev1.Pod) bool {
 // occupies reports whether a node runs the pod: it is bound, and its containers have not ended for good. A pod that is
 // being deleted counts: what drains needs its identity to the end.
 func occupies(pod *corev1.Pod) bool {
-	return pod.Spec.NodeName != "" && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+	return pod.Spec.NodeName != "" && !ended(pod)
+}
+
+// ended reports whether the pod's containers have ended for good.
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
 // ServiceAccountOf is the service account that the pod runs under. The API server fills it in for every pod but the mirror

@@ -43,7 +43,9 @@ type Identity struct {
 	X509SVIDTTL metav1.Duration `json:"x509SVIDTTL,omitzero"`
 	JWTSVIDTTL  metav1.Duration `json:"jwtSVIDTTL,omitzero"`
 	DNSNames    []string        `json:"dnsNames,omitempty"`
-	Hint        string          `json:"hint,omitempty"`
+	// UnnamedServices are the Services that the identity is not named after since there are too many.
+	UnnamedServices []string `json:"unnamedServices,omitempty"`
+	Hint            string   `json:"hint,omitempty"`
 	// FederatesWith are the trust domains whose bundles the pods get, and MissingBundles those that they want and of which
 	// SPIRE has none; both sorted.
 	FederatesWith  []string `json:"federatesWith,omitempty"`

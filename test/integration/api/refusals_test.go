@@ -120,6 +120,7 @@ var creations = map[string]refusal{
 	"an empty one of federatesWith":          {map[string]any{"federatesWith": []any{""}}, federation},
 	"a path in federatesWith":                {map[string]any{"federatesWith": []any{"partner.example/a"}}, federation},
 	"one of federatesWith with 256":          {map[string]any{"federatesWith": []any{strings.Repeat("a", 256)}}, `spec.federatesWith\[0\]: Too long: may not be more than 255 bytes`},
+	"a serviceDNSNames that is a word":       {map[string]any{"serviceDNSNames": "yes"}, "spec.serviceDNSNames: Invalid value: .*must be of type boolean"},
 	"a placement that there is not":          {map[string]any{"placement": "Pod"}, `spec.placement: Unsupported value: "Pod": supported values: "Node", "Cluster"`},
 	"a hint of 256 characters":               {map[string]any{"hint": strings.Repeat("a", 256)}, "spec.hint: Too long: may not be more than 255 bytes"},
 	"a field of spec that there is not":      {map[string]any{"serviceAcountName": "payment"}, unknownFields + ` "spec.serviceAcountName"`},
@@ -297,7 +298,7 @@ func TestTheAPIServerAcceptsWhatIsWithinTheBounds(t *testing.T) {
 
 func TestEverythingButThePathAndTheServiceAccountCanBeChanged(t *testing.T) {
 	object := create(t, map[string]any{"path": "/payments", "hint": "old", "x509SVIDTTL": "1h", "dnsNames": []any{"a.example"}})
-	changed := identity(object.GetName(), map[string]any{"path": "/payments", "podLabels": labels(1), "jwtSVIDTTL": "5m", "dnsNames": []any{"b.example"}, "placement": "Cluster", "federatesWith": []any{"b.example"}})
+	changed := identity(object.GetName(), map[string]any{"path": "/payments", "podLabels": labels(1), "jwtSVIDTTL": "5m", "dnsNames": []any{"b.example"}, "placement": "Cluster", "serviceDNSNames": true, "federatesWith": []any{"b.example"}})
 	changed.SetResourceVersion(object.GetResourceVersion())
 	if err := api.Update(t.Context(), changed); err != nil {
 		t.Error(err)
