@@ -33,7 +33,7 @@ var _ = Describe("adopting entries of somebody else's", func() {
 	made := func(id, parent string, selectors ...string) {
 		GinkgoHelper()
 		entry := &spiretypes.Entry{
-			Id: id, SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: mesh.Path(object)},
+			Id: id, SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: pathOf(object)},
 			ParentId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: parent},
 		}
 		for _, value := range selectors {

@@ -26,8 +26,14 @@ type outcome struct {
 	missing []spire.Entry   // of the wanted entries and aliases, what SPIRE does not hold exactly as rendered
 	failed  []client.Result // the writes that SPIRE refused
 	nodes   []mesh.Node
-	unknown []string // nodes that run the identity and that the API server does not show
-	lingers time.Duration
+	// clusterWide is true where one entry is for all nodes; then nodes and unknown are empty.
+	clusterWide bool
+	unknown     []string // nodes that run the identity and that the API server does not show
+	lingers     time.Duration
+	// unfederated are the trust domains that the identity wants to federate with, and of which SPIRE has no bundle.
+	unfederated []string
+	// unnamed are the Services that the identity is not named after since there are too many.
+	unnamed []string
 	// braked are entries in surplus that stay because the deletion brake has tripped, and release is the command against it.
 	braked  []string
 	release string
@@ -41,21 +47,22 @@ type outcome struct {
 // where something is missing, and none where all is right.
 func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.NamespacedName, identity mesh.Identity, accepted bool, problems []mesh.Problem) outcome {
 	owner := identityOwner(key)
-	outcome := outcome{state: r.SPIRE.State(), nodes: identity.Nodes, unknown: identity.UnknownNodes}
+	outcome := outcome{state: r.SPIRE.State(), nodes: identity.Nodes, unknown: identity.UnknownNodes, unfederated: identity.MissingBundles, clusterWide: identity.ClusterWide, unnamed: identity.UnnamedServices}
 	if outcome.decided = outcome.state.Synced && !undecided(key, problems); !outcome.decided {
 		return outcome
 	}
 	if accepted {
-		outcome.want = spire.Entries(mesh.Mesh{Cluster: r.Cluster, Identities: []mesh.Identity{identity}})
+		outcome.want = spire.Own(r.Cluster, identity)
 	}
-	aliases := spire.Entries(mesh.Mesh{Cluster: r.Cluster, Nodes: identity.Nodes})
-	want := slices.Concat(aliases, outcome.want)
-	plan := spire.Diff(want, r.held(owner, identity.Nodes))
+	parents := spire.Parents(r.Cluster, identity)
+	want := slices.Concat(parents, outcome.want)
+	plan := spire.Diff(want, r.held(owner, parents))
 	surplus := plan.Delete
 	if len(identity.UnknownNodes) > 0 { // whether an entry is in surplus shows only when every node of its pods is known
 		surplus, plan.Delete = nil, nil
 	} else if accepted { // else it is so by somebody's word, such as a grant that was taken back: that is not put off
 		plan.Delete, outcome.lingers = r.Surplus.Due(owner, surplus)
+		r.makeBeforeBreak(&plan, want, &outcome)
 	}
 	if outcome.state.Err == nil && r.SPIRE.DryRun() {
 		outcome.planned = plan
@@ -71,8 +78,12 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 			outcome.state.Err = err
 		}
 		outcome.failed = failures(results)
+		if outcome.refused() && len(identity.FederatesWith) > 0 {
+			// A bundle may have gone just now. If so, its identities are woken; if this fails, the audit finds the same.
+			_ = r.SPIRE.ReadBundles(ctx)
+		}
 	}
-	left := spire.Diff(want, r.held(owner, identity.Nodes))
+	left := spire.Diff(want, r.held(owner, parents))
 	outcome.missing = slices.Concat(left.Create, left.Update)
 	return outcome
 }
@@ -103,11 +114,28 @@ func (r *ServiceIdentityReconciler) remove(ctx context.Context, owner spire.Owne
 	return outcome
 }
 
-// held is what SPIRE holds of an owner and of the nodes' aliases.
-func (r *ServiceIdentityReconciler) held(owner spire.Owner, nodes []mesh.Node) []spire.Held {
+// makeBeforeBreak keeps the entries whose work wanted ones take over until SPIRE was seen to hold all of these.
+func (r *ServiceIdentityReconciler) makeBeforeBreak(plan *spire.Plan, want []spire.Entry, o *outcome) {
+	if r.SPIRE.Seen(want) {
+		return
+	}
+	due := len(plan.Delete)
+	plan.Delete = slices.DeleteFunc(plan.Delete, func(id string) bool { return spire.TakesOver(o.want, id) })
+	if len(plan.Delete) < due && (o.lingers == 0 || r.RetryInterval < o.lingers) {
+		o.lingers = r.RetryInterval // by then the audit has come by
+	}
+}
+
+// held is what SPIRE holds of an owner and, of what belongs to others, of the entries that its own are under.
+func (r *ServiceIdentityReconciler) held(owner spire.Owner, parents []spire.Entry) []spire.Held {
 	held := slices.Clone(r.SPIRE.Of(owner))
-	for _, node := range nodes {
-		held = append(held, r.SPIRE.Of(spire.Owner{Kind: spire.OwnerNode, NodeUID: node.UID})...)
+	for _, parent := range parents {
+		others, _ := spire.ParseEntryID(r.Cluster.Name, parent.ID)
+		for _, entry := range r.SPIRE.Of(others) {
+			if entry.ID == parent.ID {
+				held = append(held, entry)
+			}
+		}
 	}
 	return held
 }
@@ -119,6 +147,9 @@ func (o *outcome) count() *meshv1alpha1.EntryCount {
 		missing[entry.ID] = true
 	}
 	count := &meshv1alpha1.EntryCount{Wanted: int32(len(o.nodes))} //nolint:gosec // a cluster has fewer nodes
+	if o.clusterWide {
+		count.Wanted = 1
+	}
 	for _, entry := range o.want {
 		if !missing[entry.ID] {
 			count.Registered++

@@ -83,6 +83,9 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 	case len(o.braked) > 0:
 		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonDeletionsHeld
 		condition.Message = "the SPIRE server holds every entry that is needed; " + holding(o)
+	case o.clusterWide:
+		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonRegistered
+		condition.Message = "the SPIRE server holds the entry for every node of the cluster"
 	case len(o.nodes) == 0:
 		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonNoPods
 		condition.Message = "no pod of service account " + object.Spec.ServiceAccountName + " that the identity selects is bound to a node: no entry is needed yet"
@@ -90,10 +93,31 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonRegistered
 		condition.Message = "the SPIRE server holds the entries for " + names(nodeNames(o.nodes))
 	}
-	if words := o.adoption.words(); words != "" && condition.Status == metav1.ConditionTrue {
-		condition.Reason, condition.Message = meshv1alpha1.ReasonAdopting, condition.Message+"; "+words
+	if condition.Status == metav1.ConditionTrue {
+		qualify(&condition, o)
 	}
 	set(&object.Status.Conditions, object.Generation, condition)
+}
+
+// qualify says of an identity that has all that it needs what is not as its author may think. Every message is kept; of the
+// reasons, that of deletions that wait for somebody's word comes before all others.
+func qualify(registered *metav1.Condition, o outcome) {
+	reason := registered.Reason
+	if words := o.adoption.words(); words != "" {
+		reason = meshv1alpha1.ReasonAdopting
+		registered.Message += "; " + words
+	}
+	if len(o.unnamed) > 0 {
+		registered.Message += "; more Services select its pods than a certificate has names of, and these are left out: " + names(o.unnamed)
+	}
+	if len(o.unfederated) > 0 {
+		reason = meshv1alpha1.ReasonFederationDegraded
+		registered.Message += fmt.Sprintf("; the SPIRE server has no bundle of these trust domains of spec.federatesWith, which are left out until it has: %s. Give it one, for example with spire-server bundle set -id spiffe://%s",
+			names(o.unfederated), o.unfederated[0])
+	}
+	if registered.Reason != meshv1alpha1.ReasonDeletionsHeld {
+		registered.Reason = reason
+	}
 }
 
 // holding words what the brake holds back of an identity.
@@ -217,7 +241,7 @@ func worrying(condition metav1.Condition) bool {
 	switch condition.Reason {
 	case meshv1alpha1.ReasonProgressing, meshv1alpha1.ReasonPending, meshv1alpha1.ReasonTerminating:
 		return false
-	case meshv1alpha1.ReasonSPIREUnavailable, meshv1alpha1.ReasonDeletionsHeld:
+	case meshv1alpha1.ReasonSPIREUnavailable, meshv1alpha1.ReasonDeletionsHeld, meshv1alpha1.ReasonFederationDegraded:
 		return true
 	}
 	return condition.Status == metav1.ConditionFalse

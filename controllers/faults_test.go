@@ -59,7 +59,7 @@ var _ = Describe("a fault is named in the status within 5 s, and what it kept fr
 		GinkgoHelper()
 		registered(object, 30*time.Second, "True Registered", "")
 		list, err := server.Entries.ListEntries(ctx, &entryv1.ListEntriesRequest{Filter: &entryv1.ListEntriesRequest_Filter{
-			BySpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: mesh.Path(object)},
+			BySpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: pathOf(object)},
 		}})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(list.Entries).To(HaveLen(len(nodes)))
@@ -126,7 +126,7 @@ var _ = Describe("a fault is named in the status within 5 s, and what it kept fr
 	It("SPIRE takes a part of a batch, and refuses the rest", func() {
 		object, nodes := spread(3)
 		made, err := server.Entries.BatchCreateEntry(ctx, &entryv1.BatchCreateEntryRequest{Entries: []*spiretypes.Entry{{
-			Id: "in-the-way", SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: mesh.Path(object)},
+			Id: "in-the-way", SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: pathOf(object)},
 			ParentId:  &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: "/paymesh/main/node/" + string(nodes[1].UID)},
 			Selectors: []*spiretypes.Selector{{Type: "k8s", Value: "ns:" + object.Namespace}, {Type: "k8s", Value: "sa:pay"}},
 		}}})

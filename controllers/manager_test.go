@@ -74,7 +74,7 @@ func tryManager(config *rest.Config, server *lab.SPIREServer, faults ...func(*fa
 	m := &manager{operator: namespace(""), entries: registry.New(between, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})}
 	Expect(mgr.Add(api)).To(Succeed())
 	Expect(mgr.Add(m.entries)).To(Succeed())
-	Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer())).To(Succeed())
+	Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer(), clusterID)).To(Succeed())
 	surplus, witness := &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
 	m.brake = controllers.NewBrake(controllers.BrakeOptions{
 		Count: controllers.LeastBrakeCount, Share: controllers.DefaultBrakeShare, Total: m.entries.Count, Namespace: m.operator.Name,

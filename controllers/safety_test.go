@@ -20,7 +20,6 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
-	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
@@ -158,7 +157,7 @@ var _ = Describe("what nobody asked to delete", Ordered, func() {
 		GinkgoHelper()
 		ns := namespace("")
 		object, workload := identity(ns, name), pod(ns, name, on.Name)
-		return object, workload, watchSVIDs(agent, "spiffe://jia.app"+mesh.Path(object), "k8s:ns:"+ns.Name, "k8s:sa:"+name)
+		return object, workload, watchSVIDs(agent, clusterID.IDOf(object), "k8s:ns:"+ns.Name, "k8s:sa:"+name)
 	}
 	// kept passes the time in which a controller would have deleted something, and counts what is lost.
 	kept := func(before []string, workloads ...*stream) {
@@ -248,7 +247,7 @@ var _ = Describe("what nobody asked to delete", Ordered, func() {
 		By("an API server without the kinds, which keeps a manager from starting")
 		bare, err := cluster.New(lab.StartBareAPIServer(GinkgoT()).Config, func(o *cluster.Options) { o.Scheme = scheme })
 		Expect(err).NotTo(HaveOccurred())
-		Expect(controllers.IndexFields(ctx, bare.GetFieldIndexer())).To(MatchError(ContainSubstring(`"ServiceIdentity"`)))
+		Expect(controllers.IndexFields(ctx, bare.GetFieldIndexer(), clusterID)).To(MatchError(ContainSubstring(`"ServiceIdentity"`)))
 		By("an API server that was restored from nothing")
 		restart(lab.StartAPIServer(GinkgoT()).Config)
 		Eventually(running.entries.State).Should(HaveField("Synced", true))

@@ -41,7 +41,9 @@ const identityWorkers = 4
 type ServiceIdentityReconciler struct {
 	Client  client.Client
 	Cluster mesh.ClusterID
-	SPIRE   *registry.Registry
+	// ClusterDomain is what the DNS names of Services end in: cluster.local.
+	ClusterDomain string
+	SPIRE         *registry.Registry
 	// Surplus keeps entries for a grace time after the last pod has left their node.
 	Surplus *Surplus
 	// Adopting keeps the entries of somebody else's that an object adopts for the grace time, from when its own are there.
@@ -192,6 +194,9 @@ func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesMetadata(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOnNode), builder.WithPredicates(comesOrGoes)).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(t.identitiesInNamespace), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
 		WatchesRawSource(released(r.Brake)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOfService), builder.WithPredicates(selectionChanges)).
+		WatchesRawSource(t.bundles(r.SPIRE)).
+		WatchesRawSource(t.clusterAlias(r.SPIRE)).
 		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerIdentity, requestOfIdentity, t.allIdentities)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: identityWorkers}).
 		Complete(r)

@@ -12,6 +12,7 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire"
 )
 
 // waitingPods are the pods that the identity selects and that do not have it, by why. The condition Registered says what
@@ -21,13 +22,13 @@ func waitingPods(object *meshv1alpha1.ServiceIdentity, pods []corev1.Pod, o outc
 	for key, value := range object.Spec.PodLabels {
 		selector.PodLabels[key] = string(value)
 	}
-	served := servedNodes(o)
+	served := o.serves()
 	registered := meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionRegistered)
 	byReason := map[string][]string{}
 	for i := range pods {
 		pod := &pods[i]
 		ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-		if ended || !selector.Selects(pod) || served.Has(pod.Spec.NodeName) {
+		if ended || !selector.Selects(pod) || pod.Spec.NodeName != "" && served(pod.Spec.NodeName) {
 			continue
 		}
 		reason := registered.Reason
@@ -50,22 +51,24 @@ func waitingPods(object *meshv1alpha1.ServiceIdentity, pods []corev1.Pod, o outc
 	return waiting
 }
 
-// servedNodes are the names of the nodes for which SPIRE holds all that the identity needs.
-func servedNodes(o outcome) sets.Set[string] {
-	served := sets.New[string]()
+// serves tells of a node whether SPIRE holds all that the identity needs there.
+func (o *outcome) serves() func(node string) bool {
 	if len(o.want) == 0 {
-		return served
+		return func(string) bool { return false }
 	}
+	if o.clusterWide {
+		return func(string) bool { return len(o.missing) == 0 }
+	}
+	served := sets.New[string]()
 	for _, node := range o.nodes {
-		lacks := false
-		for _, entry := range o.missing { // its own entry or the alias that it hangs on: the IDs of both end alike
-			lacks = lacks || strings.HasSuffix(entry.ID, "."+string(node.UID))
-		}
+		lacks := slices.ContainsFunc(o.missing, func(entry spire.Entry) bool { // its own entry or the alias that it hangs on: the IDs of both end alike
+			return strings.HasSuffix(entry.ID, "."+string(node.UID))
+		})
 		if !lacks {
 			served.Insert(node.Name)
 		}
 	}
-	return served
+	return served.Has
 }
 
 // outageBudget is how long an X.509 SVID lives on at least when it cannot be renewed: agents renew it at half its lifetime.

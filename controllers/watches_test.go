@@ -88,6 +88,21 @@ var _ = Describe("a running manager", Ordered, func() {
 		Eventually(func() error { return live.Get(ctx, client.ObjectKeyFromObject(object), object) }).ShouldNot(Succeed())
 	})
 
+	It("takes a partner up when its bundle comes, and makes the alias of the cluster again, without being asked", func() {
+		ns, on := namespace(""), node()
+		object := identity(ns, "abroad", federatesWith("bank.example"))
+		wide := identity(ns, "everywhere", clusterWide)
+		pod(ns, "abroad", on.Name)
+		ready(object, "True Ready")
+		Eventually(entry).WithArguments(entryID(object, on)).ShouldNot(BeNil())
+		Eventually(entry).WithArguments(clusterEntryID(wide)).ShouldNot(BeNil())
+		server.SetBundle(GinkgoT(), "bank.example")
+		Eventually(func() []string { return entry(entryID(object, on)).GetFederatesWith() }).Should(Equal([]string{"bank.example"}))
+		_, err := server.Entries.BatchDeleteEntry(ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{clusterAliasID}})
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(entry).WithArguments(clusterAliasID).ShouldNot(BeNil())
+	})
+
 	It("follows the grants of a namespace, and gives an ID on when its owner is deleted", func() {
 		ns, on := namespace(""), node()
 		owner := identity(ns, "owner", path("/given-on"))
@@ -104,6 +119,33 @@ var _ = Describe("a running manager", Ordered, func() {
 		ready(heir, "True Ready")
 		Eventually(entry).WithArguments(entryID(heir, on)).ShouldNot(BeNil())
 		Expect(entry(entryID(owner, on))).To(BeNil())
+	})
+
+	It("names an identity after a Service that comes, and no more when it goes, without being asked", func() {
+		ns, on := namespace(""), node()
+		object := identity(ns, "pay", serviceDNSNames)
+		one := pod(ns, "pay", on.Name)
+		Eventually(entry).WithArguments(entryID(object, on)).ShouldNot(BeNil())
+		service := selecting(ns, "payments", "pay")
+		one.Labels = map[string]string{"app": "pay"}
+		Expect(live.Update(ctx, one)).To(Succeed())
+		names := func() []string { return entry(entryID(object, on)).GetDnsNames() }
+		Eventually(names).Should(ContainElement("payments." + ns.Name + ".svc"))
+		gone(service)
+		Eventually(names).Should(BeEmpty())
+	})
+
+	It("gives the ID of a path template on, too", func() {
+		ns := namespace("/shops")
+		owner := identity(ns, "owner", pathTemplate("/shops/{{cluster}}-{{podLabels.tier}}", map[string]meshv1alpha1.LabelValue{"tier": "a"}))
+		ready(owner, "True Ready")
+		heir := identity(ns, "heir", path("/shops/main-a"))
+		ready(heir, "False IDClaimed")
+		Expect(live.Delete(ctx, owner)).To(Succeed())
+		ready(heir, "True Ready")
+		ns.Annotations = nil
+		Expect(live.Update(ctx, ns)).To(Succeed())
+		ready(heir, "False PathNotGranted")
 	})
 
 	It("keeps an ID with who had it while nothing of it runs, and gives it on when its grant is taken back", func() {

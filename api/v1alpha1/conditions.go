@@ -29,14 +29,19 @@ const (
 	ReasonPathReserved = "PathReserved"
 	// ReasonPathInvalid (False): together with the trust domain the path is not a valid SPIFFE ID.
 	ReasonPathInvalid = "PathInvalid"
+	// ReasonPathValueMissing (False): the path template needs a label that podLabels does not have, or has without a value.
+	ReasonPathValueMissing = "PathValueMissing"
 	// ReasonIDClaimed (False): another ServiceIdentity had this SPIFFE ID first. The message names it.
 	ReasonIDClaimed = "IDClaimed"
 )
 
 // Reasons of the condition Registered.
 const (
-	// ReasonRegistered (True): SPIRE holds an entry for each node that runs the identity.
+	// ReasonRegistered (True): SPIRE holds an entry for each node that runs the identity, or the one for the cluster.
 	ReasonRegistered = "Registered"
+	// ReasonFederationDegraded (True): SPIRE holds every entry that is needed, but has no bundle of some of federatesWith. The
+	// message names them. They join by themselves when the bundle is there.
+	ReasonFederationDegraded = "FederationDegraded"
 	// ReasonNoPods (True): no pod that the identity selects is bound to a node, so SPIRE needs no entry yet.
 	ReasonNoPods = "NoPods"
 	// ReasonNotAccepted (False): nothing is registered since the identity is not accepted. Of a MeshService and a MeshGateway
@@ -49,19 +54,19 @@ const (
 	ReasonRejected = "Rejected"
 	// ReasonDrifted (False): SPIRE was seen to hold something else than was written. It is written again by itself.
 	ReasonDrifted = "Drifted"
-	// ReasonDeletionsHeld (True; False where the identity is not accepted): SPIRE holds every entry that is needed, and
-	// others that nobody needs: too many would go at a time, so the deletion brake holds them back. The message holds the
-	// command that lets them go.
+	// ReasonDeletionsHeld (True, False): SPIRE holds every entry that is needed, and others that nobody needs: too many would
+	// go at a time, so the deletion brake holds them back. The message holds the command that lets them go. It is False where
+	// the identity is not accepted.
 	ReasonDeletionsHeld = "DeletionsHeld"
-	// ReasonDryRun (False; True where only entries that nobody needs would be deleted): the manager runs with --dry-run. The
-	// message holds what it would write.
+	// ReasonDryRun (False, True): the manager runs with --dry-run. The message holds what it would write. It is True where that
+	// is only to delete entries that nobody needs.
 	ReasonDryRun = "DryRun"
 	// ReasonAdopting (True): SPIRE holds every entry that is needed, and entries of somebody else's that the annotation
 	// mesh.jia.app/adopt-entries names. The message says which of them go, and which stay and why.
 	ReasonAdopting = "Adopting"
 	// ReasonNodeUnknown (Unknown): pods are bound to a node that the API server does not show. No entry is removed meanwhile.
 	ReasonNodeUnknown = "NodeUnknown"
-	// ReasonUnscheduled is, in status.waitingPods, that pods are bound to no node yet. It is no condition's.
+	// ReasonUnscheduled (of status.waitingPods alone): the pods are bound to no node yet.
 	ReasonUnscheduled = "Unscheduled"
 	// ReasonSPIREUnavailable (Unknown): the SPIRE server could not be reached, or did not answer. Entries stay as they are.
 	ReasonSPIREUnavailable = "SPIREUnavailable"

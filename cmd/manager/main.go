@@ -16,6 +16,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // a kubeconfig may name any of client-go's ways to authenticate
 	"k8s.io/utils/clock"
@@ -50,6 +51,7 @@ const (
 
 type flags struct {
 	trustDomain, clusterName            string
+	clusterDomain                       string
 	spireAddress, spireSocket, workload string
 	auditInterval, entryGrace           time.Duration
 	defaultTTL                          time.Duration
@@ -72,6 +74,7 @@ func parseFlags(args []string) (flags, error) {
 	set.SetOutput(io.Discard) // main prints the error, once
 	set.StringVar(&f.trustDomain, "trust-domain", "", "The trust domain of the SPIRE server, for example jia.app. Required.")
 	set.StringVar(&f.clusterName, "cluster-name", "", "The name that SPIRE's k8s_psat node attestor has for this cluster: letters, digits, hyphens, underscores. Required; unique among the clusters of the SPIRE server, since it marks which entries are this manager's.")
+	set.StringVar(&f.clusterDomain, "cluster-domain", "cluster.local", "What the DNS names of the cluster's Services end in, for identities with serviceDNSNames.")
 	set.StringVar(&f.spireAddress, "spire-server-address", "", "Host and port of the SPIRE server's API, dialled with mTLS by this manager's own SVID. Either this or --spire-server-socket.")
 	set.StringVar(&f.spireSocket, "spire-server-socket", "", "Path of the SPIRE server's admin socket, where the manager runs beside it.")
 	set.StringVar(&f.workload, "workload-api", "unix:///run/spire/agent-sockets/spire-agent.sock", "Address of the SPIFFE Workload API that gives the manager its own SVID.")
@@ -111,6 +114,8 @@ func (f flags) checkSPIRE() error {
 		return errors.New("--trust-domain is required: the trust domain of the SPIRE server, for example jia.app")
 	case f.clusterName == "":
 		return errors.New("--cluster-name is required: the name that SPIRE's k8s_psat node attestor has for this cluster")
+	case len(validation.IsDNS1123Subdomain(f.clusterDomain)) > 0:
+		return fmt.Errorf("--cluster-domain is %q: want the domain of the cluster's Services, in lower case and without a dot around it, for example cluster.local", f.clusterDomain)
 	case (f.spireAddress == "") == (f.spireSocket == ""):
 		return errors.New("one of --spire-server-address (host:port, mTLS) and --spire-server-socket (admin socket) is required, and not both")
 	case f.auditInterval < time.Second:
@@ -183,7 +188,7 @@ func run(ctx context.Context, f flags) error {
 	if err := mgr.Add(own); err != nil {
 		return err
 	}
-	if err := errors.Join(controllers.IndexFields(ctx, mgr.GetFieldIndexer()), controllers.IndexWorld(ctx, mgr.GetFieldIndexer())); err != nil {
+	if err := errors.Join(controllers.IndexFields(ctx, mgr.GetFieldIndexer(), cluster), controllers.IndexWorld(ctx, mgr.GetFieldIndexer())); err != nil {
 		return err
 	}
 	if err := addIdentities(mgr, cluster, own, f); err != nil {
@@ -214,7 +219,7 @@ func addIdentities(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f
 		return fmt.Errorf("set up the controller of the deletion brake: %w", err)
 	}
 	if err := (&controllers.ServiceIdentityReconciler{
-		Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus, Brake: brake, Witness: witness,
+		Client: mgr.GetClient(), Cluster: cluster, ClusterDomain: f.clusterDomain, SPIRE: entries, Surplus: surplus, Brake: brake, Witness: witness,
 		Adopting: &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
 		Census:   controllers.NewCensus(metrics.Registry, surplus), DefaultTTL: f.defaultTTL,
 		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,

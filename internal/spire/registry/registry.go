@@ -66,7 +66,7 @@ func (s State) Reading() bool { return !s.Synced && s.Err == nil }
 // writes and by an audit that reads through the server all the time. It deletes nothing by itself, and it never holds or
 // touches an entry that ParseEntryID does not know as this cluster's.
 type Registry struct {
-	api     EntryAPI
+	api     ServerAPI
 	cluster mesh.ClusterID
 	options Options
 	metrics metrics
@@ -86,6 +86,9 @@ type Registry struct {
 	drifted map[string]bool
 	// logged is, of a dry run, what was last said to be written of each entry.
 	logged map[string]string
+	// bundles are the trust domains that the server has a bundle of.
+	bundles         []string
+	bundleListeners []func(trustDomains []string)
 }
 
 type listener struct {
@@ -94,7 +97,7 @@ type listener struct {
 }
 
 // New makes a registry that knows nothing before it is started.
-func New(api EntryAPI, cluster mesh.ClusterID, options Options) *Registry {
+func New(api ServerAPI, cluster mesh.ClusterID, options Options) *Registry {
 	if options.AuditInterval <= 0 {
 		options.AuditInterval = DefaultAuditInterval
 	}
@@ -134,6 +137,17 @@ func (r *Registry) Of(owner spire.Owner) []spire.Held {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.memory.list(r.memory.byOwner[owner])
+}
+
+// Seen reports whether each of the entries was read from the server after it was last written: the answer to a write says
+// that the server took it, this that it stayed.
+func (r *Registry) Seen(entries []spire.Entry) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !slices.ContainsFunc(entries, func(entry spire.Entry) bool {
+		held, ok := r.memory.entries[entry.ID]
+		return !ok || !held.read || !held.Equal(entry)
+	})
 }
 
 // Owners are those of a kind of which the server was last seen to hold entries, in no order.

@@ -124,6 +124,65 @@ func TestItReadsEverythingAndRemembersWhatIsOfThisCluster(t *testing.T) {
 	})
 }
 
+func TestItTellsWhichBundlesHaveComeAndGoneWithinTheAuditInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.bundles = []string{"a.example", "b.example"}
+		r, _ := start(t, f, registry.Options{})
+		if got := r.Bundles(); !slices.Equal(got, []string{"a.example", "b.example"}) {
+			t.Fatalf("bundles %v", got)
+		}
+		var told [][]string
+		r.NotifyBundles(func(turned []string) { told = append(told, turned) })
+		pass(registry.DefaultAuditInterval)
+		f.by(func() { f.bundles = []string{"b.example", "c.example"} })
+		pass(registry.DefaultAuditInterval)
+		if want := [][]string{{"c.example", "a.example"}}; !cmp.Equal(want, told) {
+			t.Errorf("told %v, want %v", told, want)
+		}
+		if got := r.Bundles(); !slices.Equal(got, []string{"b.example", "c.example"}) {
+			t.Errorf("bundles %v", got)
+		}
+	})
+}
+
+func TestAnEntryIsSeenOnceItWasReadAsItWasWrittenAndNotByTheAnswerToTheWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(entry("read", "1"))
+		r, _ := start(t, f, registry.Options{})
+		one := []spire.Entry{entry("a", "1")}
+		seen := func(when string, want bool) {
+			t.Helper()
+			if got := r.Seen(one); got != want {
+				t.Errorf("%s: seen is %v", when, got)
+			}
+		}
+		if !r.Seen([]spire.Entry{entry("read", "1")}) || !r.Seen(nil) {
+			t.Error("what was there in the beginning is not seen")
+		}
+		seen("before it is there", false)
+		if _, err := r.Apply(t.Context(), spire.Plan{Create: one}); err != nil {
+			t.Fatal(err)
+		}
+		seen("just written", false)
+		pass(registry.DefaultAuditInterval)
+		seen("after an audit", true)
+		changed := one[0]
+		changed.Hint = "new"
+		if _, err := r.Apply(t.Context(), spire.Plan{Update: []spire.Entry{changed}}); err != nil {
+			t.Fatal(err)
+		}
+		seen("another was written", false)
+		one = []spire.Entry{changed}
+		seen("just changed", false)
+		pass(registry.DefaultAuditInterval)
+		seen("after another audit", true)
+		f.by(func() { f.delete(changed.ID) })
+		pass(registry.DefaultAuditInterval)
+		seen("deleted by somebody", false)
+	})
+}
+
 func TestADeletedChangedOrUnexpectedEntryIsToldWithinTheAuditIntervalAndNothingElseIs(t *testing.T) {
 	for name, test := range map[string]struct {
 		by   func(f *fake)

@@ -66,7 +66,7 @@ func startOperator(t *testing.T) *operator {
 		}, funcr.Options{}),
 	})
 	must(t, err)
-	must(t, controllers.IndexFields(ctx, mgr.GetFieldIndexer()))
+	must(t, controllers.IndexFields(ctx, mgr.GetFieldIndexer(), cluster))
 	must(t, controllers.IndexWorld(ctx, mgr.GetFieldIndexer()))
 	o := &operator{xdsAt: freeAddress(t, "127.0.0.1"), ips: map[types.NamespacedName]string{}}
 	o.client, err = client.New(api.Config, client.Options{Scheme: scheme})
