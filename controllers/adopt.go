@@ -29,8 +29,8 @@ func adopted(object *meshv1alpha1.ServiceIdentity, id string) bool {
 	return spire.Foreign(id) && (word == "*" || slices.Contains(strings.FieldsFunc(word, func(r rune) bool { return r == ',' || r == ' ' }), id))
 }
 
-// supplant makes the entries that cannot be created since one to be adopted has the same parent, SPIFFE ID and selectors:
-// beside that, for nobody, and then as wanted. Both are there after it.
+// supplant makes the entries that cannot be as wanted since one to be adopted has the same parent, SPIFFE ID and selectors:
+// beside that, for nobody where it is a new one, and then as wanted. Both are there after it.
 func (r *ServiceIdentityReconciler) supplant(ctx context.Context, object *meshv1alpha1.ServiceIdentity, o *outcome) error {
 	var blocked []spire.Entry
 	for _, result := range o.failed {
@@ -46,7 +46,11 @@ func (r *ServiceIdentityReconciler) supplant(ctx context.Context, object *meshv1
 	if len(blocked) == 0 {
 		return nil
 	}
-	results, err := r.SPIRE.Apply(ctx, spire.Plan{Create: spire.Beside(blocked), Update: blocked})
+	held := r.SPIRE.Of(identityOwner(mesh.KeyOf(object)))
+	missing := slices.DeleteFunc(slices.Clone(blocked), func(entry spire.Entry) bool {
+		return slices.ContainsFunc(held, func(h spire.Held) bool { return h.ID == entry.ID })
+	})
+	results, err := r.SPIRE.Apply(ctx, spire.Plan{Create: spire.Beside(missing), Update: blocked})
 	if err != nil {
 		return err
 	}

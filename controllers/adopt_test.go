@@ -115,6 +115,26 @@ var _ = Describe("adopting entries of somebody else's", func() {
 		Expect(r.condition(key, "Registered")).To(Equal("True Registered"))
 	})
 
+	It("makes its own, where it is to become the same as one in the way, what it is to be beside that", func() {
+		r.reconcile(key)
+		made("in-the-way", "/paymesh/main/node/"+string(on.UID), "ns:"+ns.Name, "sa:pay", "pod-label:tier:gold")
+		workload.Labels = map[string]string{"tier": "gold"}
+		Expect(live.Update(r.ctx, workload)).To(Succeed())
+		object = r.identity(key)
+		object.Spec.PodLabels = map[string]meshv1alpha1.LabelValue{"tier": "gold"}
+		Expect(live.Update(r.ctx, object)).To(Succeed())
+		r.reconcile(key, workload, object)
+		Expect(r.condition(key, "Registered")).To(Equal("False Conflict"))
+		Expect(r.entries()[entryID(object, on)].Selectors).To(HaveLen(2))
+		adopt("*")
+		Expect(r.reconcile(key).RequeueAfter).To(Equal(grace))
+		Expect(r.condition(key, "Registered")).To(Equal("True Adopting"))
+		Expect(r.entries()[entryID(object, on)].Selectors).To(HaveLen(3))
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).To(And(HaveKey(entryID(object, on)), Not(HaveKey("in-the-way"))))
+	})
+
 	It("never takes an entry of another cluster's paymesh for one to adopt, and shows in a dry run what would go", func() {
 		made("pm1.other.payments.pay.1", agent, "ns:"+ns.Name, "sa:pay")
 		made("by-hand", agent+"-2", "ns:"+ns.Name, "sa:pay")

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -56,7 +57,8 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 	}
 	parents := spire.Parents(r.Cluster, identity)
 	want := slices.Concat(parents, outcome.want)
-	plan := spire.Diff(want, r.held(owner, parents))
+	held := r.held(owner, parents)
+	plan := spire.Diff(want, held)
 	surplus := plan.Delete
 	if len(identity.UnknownNodes) > 0 { // whether an entry is in surplus shows only when every node of its pods is known
 		surplus, plan.Delete = nil, nil
@@ -71,13 +73,14 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 		outcome.release = r.Brake.Command()
 	}
 	if outcome.state.Err == nil && !plan.Empty() {
-		results, err := r.SPIRE.Apply(ctx, plan)
+		duplicates, err := r.withoutDuplicates(ctx, &plan, held)
+		results, failed := r.SPIRE.Apply(ctx, plan)
 		r.Surplus.Deleted(owner, deleted(results))
 		outcome.state = r.SPIRE.State()
-		if err != nil && outcome.state.Err == nil {
+		if err = cmp.Or(err, failed); err != nil && outcome.state.Err == nil {
 			outcome.state.Err = err
 		}
-		outcome.failed = failures(results)
+		outcome.failed = append(failures(results), duplicates...)
 		if outcome.refused() && len(identity.FederatesWith) > 0 {
 			// A bundle may have gone just now. If so, its identities are woken; if this fails, the audit finds the same.
 			_ = r.SPIRE.ReadBundles(ctx)
@@ -124,6 +127,40 @@ func (r *ServiceIdentityReconciler) makeBeforeBreak(plan *spire.Plan, want []spi
 	if len(plan.Delete) < due && (o.lingers == 0 || r.RetryInterval < o.lingers) {
 		o.lingers = r.RetryInterval // by then the audit has come by
 	}
+}
+
+// withoutDuplicates takes out of a plan the updates after which an entry would be the same, to SPIRE, as one of somebody
+// else's: SPIRE refuses that of an entry to be created only. It returns a result for each, as SPIRE would. It asks the server
+// where an update changes what an entry is about; where it gets no answer, no such update is left.
+func (r *ServiceIdentityReconciler) withoutDuplicates(ctx context.Context, plan *spire.Plan, held []spire.Held) ([]client.Result, error) {
+	moved := slices.DeleteFunc(slices.Clone(plan.Update), func(entry spire.Entry) bool {
+		return slices.ContainsFunc(held, func(h spire.Held) bool { return h.ID == entry.ID && h.Similar(entry) })
+	})
+	if len(moved) == 0 || r.SPIRE.DryRun() {
+		return nil, nil
+	}
+	foreign, asked := map[string][]spire.Held{}, error(nil)
+	for _, entry := range moved {
+		if _, known := foreign[entry.SPIFFEID]; !known && asked == nil {
+			foreign[entry.SPIFFEID], asked = r.SPIRE.Foreign(ctx, entry.SPIFFEID)
+		}
+	}
+	var duplicates []client.Result
+	plan.Update = slices.DeleteFunc(slices.Clone(plan.Update), func(entry spire.Entry) bool {
+		if !slices.ContainsFunc(moved, func(m spire.Entry) bool { return m.ID == entry.ID }) {
+			return false
+		}
+		for _, theirs := range foreign[entry.SPIFFEID] {
+			if theirs.Similar(entry) {
+				duplicates = append(duplicates, client.Result{
+					ID: entry.ID, Op: client.OpUpdate, Code: codes.AlreadyExists, Message: "similar entry already exists", Conflict: &theirs,
+				})
+				return true
+			}
+		}
+		return asked != nil
+	})
+	return duplicates, asked
 }
 
 // held is what SPIRE holds of an owner and, of what belongs to others, of the entries that its own are under.

@@ -142,6 +142,36 @@ var _ = Describe("a fault is named in the status within 5 s, and what it kept fr
 		complete(object, nodes)
 	})
 
+	It("an update would make an entry the same as one of somebody else's, which SPIRE would take", func() {
+		startManager(apiServer.Config, server)
+		object, nodes := spread(2)
+		complete(object, nodes)
+		made, err := server.Entries.BatchCreateEntry(ctx, &entryv1.BatchCreateEntryRequest{Entries: []*spiretypes.Entry{{
+			Id: "the-same", SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: pathOf(object)},
+			ParentId:  &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: "/paymesh/main/node/" + string(nodes[1].UID)},
+			Selectors: []*spiretypes.Selector{{Type: "k8s", Value: "ns:" + object.Namespace}, {Type: "k8s", Value: "sa:pay"}, {Type: "k8s", Value: "pod-label:tier:gold"}},
+		}}})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(made.Results[0].Status.Code).To(BeZero())
+		pods := &corev1.PodList{}
+		Expect(live.List(ctx, pods, client.InNamespace(object.Namespace))).To(Succeed())
+		for i := range pods.Items {
+			pods.Items[i].Labels = map[string]string{"tier": "gold"}
+			Expect(live.Update(ctx, &pods.Items[i])).To(Succeed())
+		}
+		object.Spec.PodLabels = map[string]meshv1alpha1.LabelValue{"tier": "gold"}
+		Expect(live.Update(ctx, object)).To(Succeed())
+		registered(object, soon, "False Conflict", "the-same")
+		Expect(object.Status.Entries.Summary).To(Equal("1/2"))
+		held, err := server.Entries.GetEntry(ctx, &entryv1.GetEntryRequest{Id: "the-same"})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(held.RevisionNumber).To(BeZero())
+		_, err = server.Entries.BatchDeleteEntry(ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{"the-same"}})
+		Expect(err).NotTo(HaveOccurred())
+		registered(object, 30*time.Second, "True Registered", "")
+		Expect(object.Status.Entries.Summary).To(Equal("2/2"))
+	})
+
 	It("the leader is lost in the middle of a pass, and the next one goes on where it stopped", func() {
 		begun := make(chan struct{}, 1)
 		first := tryManager(apiServer.Config, server, func(f *faulty) {

@@ -64,6 +64,12 @@ func (e Entry) Equal(other Entry) bool {
 		e.ExpiresAt == other.ExpiresAt
 }
 
+// Similar reports whether SPIRE takes two entries for the same, whatever their IDs: of those with one parent, SPIFFE ID and
+// selectors it creates no second one, and makes no difference which of them a workload gets its SVID by.
+func (e Entry) Similar(other Entry) bool {
+	return e.SPIFFEID == other.SPIFFEID && e.ParentID == other.ParentID && slices.Equal(e.Selectors, other.Selectors)
+}
+
 // Entries renders the alias of every node of m, that of the cluster where an identity needs it, and for each identity an
 // entry on each of its nodes, or one for the cluster; sorted by ID.
 // A node whose UID no entry ID can hold gets none: the API server makes UIDs of hexadecimal digits and hyphens.
