@@ -23,7 +23,7 @@ const (
 
 // Query says which page to read.
 type Query struct {
-	// RevisionsOnly reads the ID and the revision of each entry, and nothing else.
+	// RevisionsOnly reads the ID of each entry, its revision and when it was created, and nothing else.
 	RevisionsOnly bool
 	// Size is the most entries that the page may have; PageSize where it is zero.
 	Size int32
@@ -71,7 +71,7 @@ func (c *Client) List(ctx context.Context, q Query) (Page, error) {
 		request.PageSize = PageSize
 	}
 	if q.RevisionsOnly {
-		request.OutputMask = &types.EntryMask{RevisionNumber: true}
+		request.OutputMask = &types.EntryMask{RevisionNumber: true, CreatedAt: true}
 	}
 	answer, err := c.entries.ListEntries(ctx, request)
 	if err != nil {

@@ -89,6 +89,30 @@ func TestAPlanMayBeAppliedTwice(t *testing.T) {
 	}
 }
 
+// Else the audit, which compares both, asks for each entry by itself in each of its passes.
+func TestAPageOfRevisionsSaysOfAnEntryWhatTheAnswerToItsWriteSaid(t *testing.T) {
+	c := admin(t, server)
+	want := entry(t, "client-revisions", "a")
+	made := apply(t, c, spire.Plan{Create: []spire.Entry{want}})[0].Entry
+	for token, more := "", true; more; {
+		page, err := c.List(t.Context(), client.Query{RevisionsOnly: true, Token: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, listed := range page.Entries {
+			if listed.ID != want.ID {
+				continue
+			}
+			if listed.Revision != made.Revision || listed.CreatedAt != made.CreatedAt || made.CreatedAt == 0 {
+				t.Errorf("revision %d, created at %d; its write was answered with revision %d, created at %d", listed.Revision, listed.CreatedAt, made.Revision, made.CreatedAt)
+			}
+			return
+		}
+		token, more = page.Next, page.Next != ""
+	}
+	t.Errorf("no page has %s", want.ID)
+}
+
 func TestSelectorsInAnotherOrderAreTheSame(t *testing.T) {
 	want := entry(t, "client-order", "a")
 	there := manual(want.ID, "/client-order/a")
