@@ -101,7 +101,7 @@ func StartSPIREServer(t T, options SPIREOptions) *SPIREServer {
 	values := map[string]any{
 		"CacheReload": cmp.Or(options.CacheReload, 100*time.Millisecond), "EventsBasedCache": options.EventsBasedCache,
 		"LogLevel": cmp.Or(options.LogLevel, "DEBUG"),
-		"Port":        port, "Socket": s.Socket, "TrustDomain": TrustDomain, "Dir": s.dir, "AdminIDs": options.AdminIDs,
+		"Port":     port, "Socket": s.Socket, "TrustDomain": TrustDomain, "Dir": s.dir, "AdminIDs": options.AdminIDs,
 		"ClusterName": ClusterName, "ServiceAccount": agentNamespace + ":" + agentServiceAccount,
 	}
 	if options.APIServer != nil {

@@ -78,8 +78,15 @@ func measure(ctx context.Context, settings figures.Settings, manager string, for
 			name string
 			run  func(*figures.Size) error
 		}{
-			{"fill the server", w.fill}, {"make the objects", w.populate}, {"from nothing", w.fromNothing}, {"recovery", w.recovery},
-			{"object events", w.objectEvents}, {"pod events", w.podEvents}, {"restart", w.restart}, {"idle", w.idle}, {"SVIDs", w.svids},
+			{"fill the server", w.fill},
+			{"make the objects", w.populate},
+			{"from nothing", w.fromNothing},
+			{"recovery", w.recovery},
+			{"object events", w.objectEvents},
+			{"pod events", w.podEvents},
+			{"restart", w.restart},
+			{"idle", w.idle},
+			{"SVIDs", w.svids},
 		} {
 			start := time.Now()
 			if err := phase.run(&size); err != nil {

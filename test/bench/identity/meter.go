@@ -214,5 +214,5 @@ func memory(m *lab.Manager) (now, most int64, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("read the manager's memory: %w", err)
 	}
-	return int64(status.VmRSS), int64(status.VmHWM), nil //nolint:gosec // bytes of a process fit
+	return int64(status.VmRSS), int64(status.VmHWM), nil
 }

@@ -100,7 +100,7 @@ type Start struct {
 	// SettledSeconds is when the manager had nothing more to do: the statuses were written too.
 	SettledSeconds float64 `json:"settledSeconds"`
 	// Cost is that of the manager until the entries were there.
-	Cost              Cost    `json:"cost"`
+	Cost Cost `json:"cost"`
 }
 
 // NewStart compares.
