@@ -109,29 +109,25 @@ func (b *bare) holds(ctx context.Context, id string) (bool, error) {
 	return err == nil, err
 }
 
-// total is how many entries the server has.
-func (b *bare) total(ctx context.Context) (int, error) {
-	answer, err := b.entries.CountEntries(ctx, &entryv1.CountEntriesRequest{})
-	return int(answer.GetCount()), err
-}
-
-// missing are those of the IDs that the server does not have.
-func (b *bare) missing(ctx context.Context, ids []string) ([]string, error) {
-	left := map[string]bool{}
-	for _, id := range ids {
-		left[id] = true
-	}
-	for token, more := "", true; more; {
-		page, err := b.entries.ListEntries(ctx, &entryv1.ListEntriesRequest{PageSize: 1000, PageToken: token, OutputMask: &types.EntryMask{}})
+// since are the IDs of the entries that were made since a mark, and the next mark; the mark "" stands before all. What it
+// costs the server grows with these entries alone. (CountEntries reads all that there are.)
+func (b *bare) since(ctx context.Context, mark string) (ids []string, next string, err error) {
+	for next = mark; ; {
+		page, err := b.entries.ListEntries(ctx, &entryv1.ListEntriesRequest{PageSize: 1000, PageToken: next, OutputMask: &types.EntryMask{}})
 		if err != nil {
-			return nil, fmt.Errorf("list the entries: %w", err)
+			return nil, "", fmt.Errorf("list the entries: %w", err)
+		}
+		if len(page.Entries) == 0 {
+			return ids, next, nil
 		}
 		for _, entry := range page.Entries {
-			delete(left, entry.Id)
+			ids = append(ids, entry.Id)
 		}
-		token, more = page.NextPageToken, page.NextPageToken != ""
+		if page.NextPageToken == "" {
+			return nil, "", fmt.Errorf("a page of %d entries has no token for those to come", len(page.Entries))
+		}
+		next = page.NextPageToken
 	}
-	return slices.Collect(maps.Keys(left)), nil
 }
 
 // foreign are entries of somebody else's, by a hundred agents.

@@ -100,6 +100,8 @@ type reading struct {
 	server  map[string]int
 	own     map[string]int
 	cpu     map[string]float64
+	// busy is the CPU time of the whole machine.
+	busy float64
 }
 
 // read takes a reading. Where no manager runs, its counters are zero: as it will have them when it starts.
@@ -117,7 +119,7 @@ func (w *world) read() (reading, error) {
 	metrics, err := serverMetrics(w.ctx, w.spire.Metrics)
 	now.server = metrics.serverRPCs()
 	var processes error
-	now.cpu, processes = processorTime()
+	now.cpu, now.busy, processes = processorTime()
 	return now, errors.Join(failed, err, processes)
 }
 
@@ -133,9 +135,12 @@ func (after reading) since(before reading) figures.Cost {
 		Seconds: figures.Round(after.at.Sub(before.at).Seconds()), RPCs: minus(after.rpcs, before.rpcs), ServerRPCs: server,
 		APIRequests: minus(after.api, before.api), InSPIRESeconds: figures.Round(after.inSPIRE - before.inSPIRE), CPUSeconds: map[string]float64{},
 	}
+	others := after.busy - before.busy
 	for name, at := range after.cpu {
 		cost.CPUSeconds[name] = figures.Round(at - before.cpu[name])
+		others -= at - before.cpu[name]
 	}
+	cost.OthersCPUSeconds = max(0, figures.Round(others))
 	return cost
 }
 
@@ -182,13 +187,22 @@ func serverMetrics(ctx context.Context, url string) (page, error) {
 	return parse(string(text))
 }
 
-// processorTime is the CPU time, in seconds, of this process and of those that it started, by their names.
-func processorTime() (map[string]float64, error) {
-	processes, err := procfs.AllProcs()
+// processorTime is the CPU time, in seconds, of this process and of those that it started, by their names, and that of
+// the whole machine.
+func processorTime() (times map[string]float64, busy float64, err error) {
+	proc, err := procfs.NewDefaultFS()
 	if err != nil {
-		return nil, fmt.Errorf("read /proc: %w", err)
+		return nil, 0, err
 	}
-	times := map[string]float64{}
+	machine, err := proc.Stat()
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the machine's CPU time: %w", err)
+	}
+	processes, err := proc.AllProcs()
+	if err != nil {
+		return nil, 0, fmt.Errorf("list the processes: %w", err)
+	}
+	times = map[string]float64{}
 	for _, process := range processes {
 		stat, err := process.Stat()
 		if err != nil {
@@ -201,7 +215,8 @@ func processorTime() (map[string]float64, error) {
 			times[stat.Comm] += stat.CPUTime()
 		}
 	}
-	return times, nil
+	all := machine.CPUTotal
+	return times, all.User + all.Nice + all.System + all.IRQ + all.SoftIRQ, nil
 }
 
 // memory is what the manager holds, and the most that it held.

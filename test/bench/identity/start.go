@@ -64,7 +64,7 @@ func (w *world) start() (figures.Start, error) {
 	if err := w.bare.remove(w.ctx, ids); err != nil {
 		return figures.Start{}, err
 	}
-	others, err := w.bare.total(w.ctx)
+	_, mark, err := w.bare.since(w.ctx, "")
 	if err != nil {
 		return figures.Start{}, err
 	}
@@ -73,15 +73,8 @@ func (w *world) start() (figures.Start, error) {
 		return figures.Start{}, err
 	}
 	w.manager = lab.StartManager(w.t, lab.ManagerOptions{Binary: w.binary, APIServer: w.api, SPIREServer: w.spire, Agent: w.agent})
-	var first, all time.Duration
-	if err := poll(w.ctx, glance, func() (bool, error) {
-		n, err := w.bare.total(w.ctx)
-		if n > others && first == 0 {
-			first = time.Since(w.manager.Started)
-		}
-		all = time.Since(w.manager.Started)
-		return n >= others+len(ids), err
-	}); err != nil {
+	first, all, err := w.await(mark, ids)
+	if err != nil {
 		return figures.Start{}, fmt.Errorf("wait for the manager's entries: %w", err)
 	}
 	after, err := w.read()
@@ -92,11 +85,31 @@ func (w *world) start() (figures.Start, error) {
 	if err != nil {
 		return figures.Start{}, err
 	}
-	missing, err := w.bare.missing(w.ctx, ids)
-	if err == nil && len(missing) > 0 {
-		err = fmt.Errorf("the server has as many entries as it should, but not %s", missing[0])
+	return figures.NewStart(bare, figures.NewRate(len(ids), all), first, settled.Sub(w.manager.Started), after.since(before)), nil
+}
+
+// await waits until the server has made entries with these IDs after the mark, and says when the first of them and when
+// all were there, from the start of the manager.
+func (w *world) await(mark string, ids []string) (first, all time.Duration, err error) {
+	left := map[string]bool{}
+	for _, id := range ids {
+		left[id] = true
 	}
-	return figures.NewStart(bare, figures.NewRate(len(ids), all), first, settled.Sub(w.manager.Started), after.since(before)), err
+	err = poll(w.ctx, glance, func() (bool, error) {
+		var made []string
+		var err error
+		made, mark, err = w.bare.since(w.ctx, mark)
+		now := time.Since(w.manager.Started)
+		for _, id := range made {
+			delete(left, id)
+		}
+		if len(left) < len(ids) && first == 0 {
+			first = now
+		}
+		all = now
+		return len(left) == 0, err
+	})
+	return first, all, err
 }
 
 // settle waits until the manager has nothing to do, and says since when.

@@ -128,6 +128,8 @@ type Cost struct {
 	InSPIRESeconds float64 `json:"inSPIRESeconds"`
 	// CPUSeconds are those of each process.
 	CPUSeconds map[string]float64 `json:"cpuSeconds"`
+	// OthersCPUSeconds are those of whatever else ran on the machine.
+	OthersCPUSeconds float64 `json:"othersCPUSeconds"`
 }
 
 // Writes counts the calls that write entries.
@@ -139,6 +141,9 @@ func (c Cost) ServerWrites() int { return writes(c.ServerRPCs) }
 func writes(rpcs map[string]int) int {
 	return rpcs["BatchCreateEntry"] + rpcs["BatchUpdateEntry"] + rpcs["BatchDeleteEntry"]
 }
+
+// Others is how many cores others used.
+func (c Cost) Others() float64 { return c.OthersCPUSeconds / c.Seconds }
 
 // Total adds up counts.
 func Total(counts map[string]int) int {

@@ -109,6 +109,9 @@ var rows = []struct {
 	}},
 	{"identity created to SVID, p50 / p99 ms", func(s Size) string { return latency(s.SVID.Created) }},
 	{"pod restarted to SVID, p50 / p99 ms", func(s Size) string { return latency(s.SVID.Restarted) }},
+	{"cores that others used meanwhile: object / pod events, from nothing, recovery", func(s Size) string {
+		return fmt.Sprintf("%.1f / %.1f, %.1f, %.1f", s.Object.Cost.Others(), s.Pod.Cost.Others(), s.FromNothing.Cost.Others(), s.Recovery.Cost.Others())
+	}},
 }
 
 // Print writes the table and the verdicts.
