@@ -121,6 +121,15 @@ func machine(ctx context.Context) (figures.Machine, error) {
 		return m, fmt.Errorf("read the load average: %w", err)
 	}
 	m.Load = load.Load1
+	self, err := procfs.Self()
+	if err != nil {
+		return m, err
+	}
+	stat, err := self.Stat()
+	if err != nil {
+		return m, fmt.Errorf("read how nice this process is: %w", err)
+	}
+	m.Nice = stat.Nice
 	var failed error
 	m.Kernel, failed = output(ctx, "uname", "-sr")
 	err = live(func(t *lifetime) error {

@@ -26,8 +26,10 @@ type Machine struct {
 	Cores  int    `json:"cores"`
 	CPU    string `json:"cpu"`
 	Kernel string `json:"kernel"`
-	// Load is the load average of the minute before.
+	// Load is the load average of the minute before, Nice the niceness of all that the bench ran: below 0, it was served
+	// before what else ran.
 	Load       float64 `json:"load"`
+	Nice       int     `json:"nice"`
 	Go         string  `json:"go"`
 	Kubernetes string  `json:"kubernetes"`
 	SPIRE      string  `json:"spire"`

@@ -133,8 +133,8 @@ func (r Report) Print(out io.Writer) error {
 	for _, v := range r.Verdicts() {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", v.Target, v.Figure, v.Word())
 	}
-	fmt.Fprintf(w, "\n%s, commit %s, %d cores (%s), load %.1f before, Kubernetes %s, SPIRE %s\n",
-		r.Date.Format("2006-01-02 15:04 MST"), r.Commit, r.Machine.Cores, r.Machine.CPU, r.Machine.Load, r.Machine.Kubernetes, r.Machine.SPIRE)
+	fmt.Fprintf(w, "\n%s, commit %s, %d cores (%s), load %.1f before, niceness %d, Kubernetes %s, SPIRE %s\n",
+		r.Date.Format("2006-01-02 15:04 MST"), r.Commit, r.Machine.Cores, r.Machine.CPU, r.Machine.Load, r.Machine.Nice, r.Machine.Kubernetes, r.Machine.SPIRE)
 	return w.Flush()
 }
 
