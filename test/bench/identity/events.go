@@ -63,7 +63,7 @@ func (w *world) newcomers(namespace string, n int, place func(int) subject) []su
 
 // podsOf makes the pods of subjects, and has the manager take notice.
 func (w *world) podsOf(subjects []subject) error {
-	if err := each(w.ctx, subjects, func(ctx context.Context, s subject) error { return w.createPod(ctx, s, s.Name, s.node) }); err != nil {
+	if err := each(w.ctx, apiWriters, subjects, func(ctx context.Context, s subject) error { return w.createPod(ctx, s, s.Name, s.node) }); err != nil {
 		return err
 	}
 	_, err := w.settle()

@@ -16,7 +16,7 @@ func (w *world) restart(size *figures.Size) error {
 		return err
 	}
 	start := time.Now()
-	if err := each(w.ctx, subjects, func(ctx context.Context, s subject) error {
+	if err := each(w.ctx, apiWriters, subjects, func(ctx context.Context, s subject) error {
 		if err := w.deletePod(ctx, s); err != nil {
 			return err
 		}

@@ -121,15 +121,9 @@ func machine(ctx context.Context) (figures.Machine, error) {
 		return m, fmt.Errorf("read the load average: %w", err)
 	}
 	m.Load = load.Load1
-	self, err := procfs.Self()
-	if err != nil {
+	if m.Nice, err = niceness(); err != nil {
 		return m, err
 	}
-	stat, err := self.Stat()
-	if err != nil {
-		return m, fmt.Errorf("read how nice this process is: %w", err)
-	}
-	m.Nice = stat.Nice
 	var failed error
 	m.Kernel, failed = output(ctx, "uname", "-sr")
 	err = live(func(t *lifetime) error {
@@ -137,6 +131,25 @@ func machine(ctx context.Context) (figures.Machine, error) {
 		return err
 	})
 	return m, errors.Join(failed, err)
+}
+
+// niceness is what counts where others run: with autogroups (sched(7)), that of the session.
+func niceness() (int, error) {
+	group, err := os.ReadFile("/proc/self/autogroup")
+	if err == nil {
+		if _, nice, ok := strings.Cut(strings.TrimSpace(string(group)), " nice "); ok {
+			return strconv.Atoi(nice)
+		}
+	}
+	self, err := procfs.Self()
+	if err != nil {
+		return 0, err
+	}
+	stat, err := self.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("read how nice this process is: %w", err)
+	}
+	return stat.Nice, nil
 }
 
 // processor is the name of the first core's kind; empty where the machine does not tell.

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	spiretypes "github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/jia-app/paymesh/test/bench/identity/figures"
 	"github.com/jia-app/paymesh/test/lab"
@@ -18,6 +20,8 @@ const (
 	glance = 100 * time.Millisecond
 	// quiet is how many looks in a row have to find nothing to do.
 	quiet = 3
+	// patchers is how many patches are under way.
+	patchers = 64
 	// singles is how many entries are made one by one.
 	singles = 200
 )
@@ -28,7 +32,7 @@ func (w *world) single() (figures.Latency, error) {
 	var ids []string
 	for _, entry := range foreign(singles) {
 		entry.Id, entry.SpiffeId.Path = "single-"+entry.Id, "/single"+entry.SpiffeId.Path
-		took, err := w.bare.create(w.ctx, []*types.Entry{entry})
+		took, err := w.bare.create(w.ctx, []*spiretypes.Entry{entry})
 		if err != nil {
 			return figures.Latency{}, err
 		}
@@ -39,8 +43,24 @@ func (w *world) single() (figures.Latency, error) {
 
 // fromNothing starts a manager where it has never run.
 func (w *world) fromNothing(size *figures.Size) (err error) {
+	if size.Patches, err = w.patches(); err != nil {
+		return err
+	}
 	size.FromNothing, err = w.start()
 	return err
+}
+
+// patches has a client put an annotation on each identity, as many at a time as the manager reconciles.
+func (w *world) patches() (figures.Rate, error) {
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata": {"annotations": {"bench": "was here"}}}`))
+	start := time.Now()
+	err := each(w.ctx, patchers, w.subjects, func(ctx context.Context, s subject) error {
+		if err := w.live.Patch(ctx, identityOf(s), patch); err != nil {
+			return fmt.Errorf("patch ServiceIdentity %s: %w", s.ObjectKey, err)
+		}
+		return nil
+	})
+	return figures.NewRate(len(w.subjects), time.Since(start)), err
 }
 
 // recovery starts a manager again, which finds every object registered and none of the entries.

@@ -128,7 +128,7 @@ func (w *world) populate(*figures.Size) error {
 	}
 	m, _ := mesh.Build(mesh.Objects{Cluster: w.cluster, Nodes: nodes})
 	w.wanted = append(w.wanted, spire.Entries(m)...)
-	return each(w.ctx, w.subjects, func(ctx context.Context, s subject) error {
+	return each(w.ctx, apiWriters, w.subjects, func(ctx context.Context, s subject) error {
 		if err := w.createPod(ctx, s, s.Name, s.node); err != nil {
 			return err
 		}
@@ -186,9 +186,9 @@ func (w *world) deletePod(ctx context.Context, s subject) error {
 }
 
 // each calls f for all subjects, some at a time.
-func each(ctx context.Context, subjects []subject, f func(context.Context, subject) error) error {
+func each(ctx context.Context, atATime int, subjects []subject, f func(context.Context, subject) error) error {
 	running, ctx := errgroup.WithContext(ctx)
-	running.SetLimit(apiWriters)
+	running.SetLimit(atATime)
 	for _, s := range subjects {
 		running.Go(func() error { return f(ctx, s) })
 	}

@@ -64,6 +64,9 @@ type Size struct {
 	Fill Rate `json:"fill"`
 	// BareSingle is how long the bare client waits for the creation of a single entry.
 	BareSingle Latency `json:"bareSingle"`
+	// Patches is how fast the API server takes one patch of each identity, by a client that does nothing else: no manager that
+	// puts a finalizer on each can be faster.
+	Patches Rate `json:"patches"`
 	// FromNothing is a manager that starts where the objects are there and were never reconciled.
 	FromNothing Start `json:"fromNothing"`
 	// Recovery is a manager that starts where everything was registered, and the server has lost it.

@@ -91,10 +91,11 @@ var rows = []struct {
 	{"pod event to entry, p50 / p99 ms", func(s Size) string { return latency(s.Pod.FromRequest) }},
 	{"  from the API server's answer", func(s Size) string { return latency(s.Pod.FromAnswer) }},
 	{"  calls to SPIRE an event", func(s Size) string { return fmt.Sprintf("%.2f", s.Pod.RPCs) }},
+	{"API server: patches a second, one an identity and nothing else", func(s Size) string { return fmt.Sprintf("%.0f", s.Patches.PerSecond) }},
 	{"from nothing: entries a second, bare client / manager", func(s Size) string { return rates(s.FromNothing) }},
 	{"  share of the bare client's rate, all / from the first write", func(s Size) string { return shares(s.FromNothing) }},
 	{"  calls to SPIRE / requests to the API server, an identity", func(s Size) string { return perEntry(s.FromNothing) }},
-	{"after SPIRE lost its entries: bare client / manager", func(s Size) string { return rates(s.Recovery) }},
+	{"after SPIRE lost its entries: entries a second, bare client / manager", func(s Size) string { return rates(s.Recovery) }},
 	{"  share of the bare client's rate, all / from the first write", func(s Size) string { return shares(s.Recovery) }},
 	{"  calls to SPIRE / requests to the API server, an identity", func(s Size) string { return perEntry(s.Recovery) }},
 	{"pods restarted / writes to SPIRE / seconds", func(s Size) string {
