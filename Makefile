@@ -12,6 +12,9 @@ IMG ?= paymesh/manager:dev
 CLUSTER ?= paymesh
 # TESTFLAGS go to every go test of make test, after -p: TESTFLAGS='-race -run Grant -v'. Empty, it leaves the race detector out.
 TESTFLAGS ?= -race
+# BENCH_OUT is what bench-identity writes, as .json and .svg. Its settings are BENCH_ENTRIES (1000,10000,50000), BENCH_IDENTITIES,
+# BENCH_SAMPLES, BENCH_RESTARTS, BENCH_IDLE and others: see test/bench/identity/settings.go.
+BENCH_OUT ?= $(CURDIR)/docs/bench/identity
 # PARALLEL is how many packages are tested at a time; each may run an API server and a SPIRE server.
 PARALLEL ?= 2
 
@@ -26,7 +29,7 @@ CLUSTER_TOOLS := etcd kube-apiserver kube-controller-manager kube-scheduler kube
   containerd containerd-shim-runc-v2 ctr bridge loopback host-local portmap coredns kube-router spire-server spire-agent envoy kustomize
 
 go_build = CGO_ENABLED=0 go build $(if $(1),-C $(1)) -trimpath -buildvcs=false -ldflags '-s -w'
-MODULES := . hack/cluster
+MODULES := . hack/cluster test/bench/plot
 
 ##@ General
 
@@ -111,7 +114,7 @@ imports: ## Check the import directions from what is really linked.
 	@hack/verify/imports.sh
 
 .PHONY: tidy
-tidy: ## Tidy go.mod here and in hack/cluster (those of hack/tools when a version is raised: see CONTRIBUTING.md).
+tidy: ## Tidy go.mod here, in hack/cluster and in test/bench/plot (those of hack/tools when a version is raised: see CONTRIBUTING.md).
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
 
 .PHONY: verify
@@ -123,6 +126,7 @@ test: ## Test without root: unit, golden, API server, SPIRE.
 	@$(TOOLS) $(TEST_TOOLS)
 	go test -p $(PARALLEL) $(TESTFLAGS) $$(go list ./... | grep -v '/test/e2e$$')
 	cd hack/cluster && go test $(TESTFLAGS) ./...
+	cd test/bench/plot && go test -count=1 $(TESTFLAGS) ./... # what it reads is outside its module, where the cache of results does not look
 
 .PHONY: e2e
 e2e: ## Test on a real single-node cluster (root).
@@ -132,6 +136,15 @@ e2e: ## Test on a real single-node cluster (root).
 bench-reconcile: ## Measure what a reconcile costs at 100 and at 10,000 identities.
 	@$(TOOLS) $(TEST_TOOLS)
 	go test -run "^$$" -bench Reconcile -benchtime 500x ./test/bench/
+
+.PHONY: bench-identity
+bench-identity: ## Measure the identity side on the real parts, with up to 50,000 foreign entries in SPIRE (20 minutes; BENCH_ENTRIES=1000 for a look).
+	@$(TOOLS) etcd kube-apiserver spire-server spire-agent
+	@mkdir -p '$(BIN)'
+	@$(call go_build) -o '$(BIN)/' ./cmd/manager
+	@go build -o '$(BIN)/bench' ./test/bench/identity # with its paths: the lab finds the CRDs by them
+	@'$(BIN)/bench' -manager '$(BIN)/manager' -out '$(BENCH_OUT).json'
+	@cd test/bench/plot && go run . '$(BENCH_OUT).json' '$(BENCH_OUT).svg'
 
 .PHONY: bench-build
 bench-build: ## Measure what building the model of one key costs with 300 services at its gateway, and with 200 that it does not admit.

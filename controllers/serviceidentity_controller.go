@@ -28,9 +28,9 @@ import (
 	"github.com/jia-app/paymesh/internal/spire/registry"
 )
 
-// identityWorkers reconcile that many ServiceIdentities at a time: enough to hide a SPIRE write of some milliseconds
-// behind others, few enough for a server with one writer.
-const identityWorkers = 4
+// identityWorkers reconcile that many ServiceIdentities at a time: most of them wait for SPIRE, whose writes they share
+// (client.Batcher), so this is also the most that a batch can have of a size that SPIRE likes.
+const identityWorkers = 64
 
 // +kubebuilder:rbac:groups=mesh.jia.app,resources=serviceidentities,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=mesh.jia.app,resources=serviceidentities/status,verbs=patch

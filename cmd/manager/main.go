@@ -335,7 +335,7 @@ func connect(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f flags
 	if err != nil {
 		return nil, err
 	}
-	entries := registry.New(api, cluster, registry.Options{
+	entries := registry.New(spireclient.NewBatcher(api), cluster, registry.Options{
 		AuditInterval: f.auditInterval, Clock: clock.RealClock{}, Logger: mgr.GetLogger().WithName("spire"), DryRun: f.dryRun, Registerer: metrics.Registry,
 	})
 	return entries, errors.Join(mgr.Add(api), mgr.Add(entries))

@@ -25,6 +25,12 @@ type process struct {
 // start starts a program whose output goes to a file in dir.
 func start(t T, dir, binary string, args ...string) *process {
 	t.Helper()
+	return startWith(t, dir, nil, binary, args...)
+}
+
+// startWith is start with more in the environment ("NAME=value").
+func startWith(t T, dir string, environment []string, binary string, args ...string) *process {
+	t.Helper()
 	p := &process{name: filepath.Base(binary), log: filepath.Join(dir, filepath.Base(binary)+".log"), ended: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -32,6 +38,7 @@ func start(t T, dir, binary string, args ...string) *process {
 	}
 	p.cmd = exec.Command(binary, args...) //nolint:noctx // stop ends it
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = log, log, dir
+	p.cmd.Env = append(os.Environ(), environment...)
 	// Pdeathsig ends the program also where the test is killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)

@@ -35,12 +35,20 @@ type SPIREOptions struct {
 	// CacheReload is how often the server reads all of its entries for its agents; 100 ms where it is zero. SPIRE's own
 	// default is 5 s: with many entries the short one keeps a core busy.
 	CacheReload time.Duration
+	// EventsBasedCache has it read what changed instead.
+	EventsBasedCache bool
+	// LogLevel is DEBUG where it is empty.
+	LogLevel string
+	// Telemetry has it serve its own metrics.
+	Telemetry bool
 }
 
 // SPIREServer is a spire-server with its database in a file, so that it can be stopped and started again.
 type SPIREServer struct {
 	// Address is host:port of its TCP endpoint, and Socket the path of its admin socket. Neither changes by a restart.
 	Address, Socket string
+	// Metrics is where it serves its own, where it was told to.
+	Metrics string
 	// Entries is the entry API on the admin socket, as SPIRE has it.
 	Entries entryv1.EntryClient
 
@@ -57,13 +65,19 @@ var serverConfig = template.Must(template.New("server.conf").Parse(`server {
   socket_path = "{{.Socket}}"
   trust_domain = "{{.TrustDomain}}"
   data_dir = "{{.Dir}}"
-  log_level = "DEBUG"
+  log_level = "{{.LogLevel}}"
   ca_ttl = "24h"
   default_x509_svid_ttl = "1h"
   admin_ids = [{{range .AdminIDs}}"{{.}}", {{end}}]
   ratelimit { attestation = false signing = false }
-  experimental { cache_reload_interval = "{{.CacheReload}}" }
+  experimental {
+    cache_reload_interval = "{{.CacheReload}}"
+    events_based_cache = {{.EventsBasedCache}}
+  }
 }
+{{- if .MetricsPort}}
+telemetry { Prometheus { host = "127.0.0.1" port = {{.MetricsPort}} } }
+{{- end}}
 plugins {
   DataStore "sql" { plugin_data { database_type = "sqlite3" connection_string = "{{.Dir}}/entries.sqlite3" } }
   KeyManager "disk" { plugin_data { keys_path = "{{.Dir}}/keys.json" } }
@@ -85,12 +99,17 @@ func StartSPIREServer(t T, options SPIREOptions) *SPIREServer {
 	port := freePort(t)
 	s.Address, s.Socket = fmt.Sprintf("127.0.0.1:%d", port), filepath.Join(s.dir, "api.sock")
 	values := map[string]any{
-		"CacheReload": cmp.Or(options.CacheReload, 100*time.Millisecond),
-		"Port":        port, "Socket": s.Socket, "TrustDomain": TrustDomain, "Dir": s.dir, "AdminIDs": options.AdminIDs,
+		"CacheReload": cmp.Or(options.CacheReload, 100*time.Millisecond), "EventsBasedCache": options.EventsBasedCache,
+		"LogLevel": cmp.Or(options.LogLevel, "DEBUG"),
+		"Port":     port, "Socket": s.Socket, "TrustDomain": TrustDomain, "Dir": s.dir, "AdminIDs": options.AdminIDs,
 		"ClusterName": ClusterName, "ServiceAccount": agentNamespace + ":" + agentServiceAccount,
 	}
 	if options.APIServer != nil {
 		values["KubeConfig"] = options.APIServer.KubeConfig
+	}
+	if options.Telemetry {
+		metricsPort := freePort(t)
+		values["MetricsPort"], s.Metrics = metricsPort, fmt.Sprintf("http://127.0.0.1:%d/metrics", metricsPort)
 	}
 	writeConfig(t, filepath.Join(s.dir, "server.conf"), serverConfig, values)
 	s.conn = dialUnix(t, s.Socket)

@@ -23,8 +23,8 @@ const (
 
 // Query says which page to read.
 type Query struct {
-	// RevisionsOnly reads the ID and the revision of each entry, and what it federates with, which changes without a
-	// revision when a bundle is deleted; and nothing else.
+	// RevisionsOnly reads the ID of each entry, its revision, when it was created, and what it federates with, which changes
+	// without a revision when a bundle is deleted; and nothing else.
 	RevisionsOnly bool
 	// Size is the most entries that the page may have; PageSize where it is zero.
 	Size int32
@@ -74,7 +74,7 @@ func (c *Client) List(ctx context.Context, q Query) (Page, error) {
 		request.PageSize = PageSize
 	}
 	if q.RevisionsOnly {
-		request.OutputMask = &types.EntryMask{RevisionNumber: true, FederatesWith: true}
+		request.OutputMask = &types.EntryMask{RevisionNumber: true, CreatedAt: true, FederatesWith: true}
 	}
 	if q.SPIFFEID != "" {
 		request.Filter = &entryv1.ListEntriesRequest_Filter{BySpiffeId: toID(q.SPIFFEID)}

@@ -57,6 +57,44 @@ func TestEachEntryOfAPlanHasItsOwnResult(t *testing.T) {
 	}
 }
 
+func TestPlansThatComeAtOnceAreWrittenByFewCalls(t *testing.T) {
+	const plans = 100
+	calls := prometheus.NewRegistry()
+	sweep(t, server)
+	c, err := client.NewUnix(server.Socket, calls)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	batcher := client.NewBatcher(c)
+	var running sync.WaitGroup
+	for i := range plans {
+		running.Go(func() {
+			want := entry(t, "client-batches", fmt.Sprintf("a-%d", i))
+			refused := i%10 == 0 // one among the others
+			if refused {
+				want.FederatesWith = []string{"nobody.org"}
+			}
+			results, err := batcher.Apply(t.Context(), spire.Plan{Create: []spire.Entry{want}})
+			if err != nil || len(results) != 1 || results[0].ID != want.ID || (results[0].Code == codes.OK) == refused {
+				t.Errorf("%s, to be refused %t: got %+v and %v", want.ID, refused, results, err)
+			}
+		})
+	}
+	running.Wait()
+	families, err := calls.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "paymesh_spire_rpcs_total" {
+			if n := family.GetMetric()[0].GetCounter().GetValue(); n > plans/4 {
+				t.Errorf("%v calls for %d plans", n, plans)
+			}
+		}
+	}
+}
+
 func TestAPlanMayBeAppliedTwice(t *testing.T) {
 	c := admin(t, server)
 	one, two := entry(t, "client-twice", "one"), entry(t, "client-twice", "two")
@@ -87,6 +125,30 @@ func TestAPlanMayBeAppliedTwice(t *testing.T) {
 			t.Errorf("the server holds %+v (%v, %v), want %+v", held, found, err, e)
 		}
 	}
+}
+
+// Else the audit, which compares both, asks for each entry by itself in each of its passes.
+func TestAPageOfRevisionsSaysOfAnEntryWhatTheAnswerToItsWriteSaid(t *testing.T) {
+	c := admin(t, server)
+	want := entry(t, "client-revisions", "a")
+	made := apply(t, c, spire.Plan{Create: []spire.Entry{want}})[0].Entry
+	for token, more := "", true; more; {
+		page, err := c.List(t.Context(), client.Query{RevisionsOnly: true, Token: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, listed := range page.Entries {
+			if listed.ID != want.ID {
+				continue
+			}
+			if listed.Revision != made.Revision || listed.CreatedAt != made.CreatedAt || made.CreatedAt == 0 {
+				t.Errorf("revision %d, created at %d; its write was answered with revision %d, created at %d", listed.Revision, listed.CreatedAt, made.Revision, made.CreatedAt)
+			}
+			return
+		}
+		token, more = page.Next, page.Next != ""
+	}
+	t.Errorf("no page has %s", want.ID)
 }
 
 func TestSelectorsInAnotherOrderAreTheSame(t *testing.T) {
