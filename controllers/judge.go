@@ -89,6 +89,11 @@ func settled(deployment *appsv1.Deployment) bool {
 	return status.ObservedGeneration >= deployment.Generation && status.Replicas == wanted && status.UpdatedReplicas == wanted && status.AvailableReplicas == wanted
 }
 
+// renewed reports whether all pods are of the wanted revision.
+func (f facts) renewed() bool {
+	return f.applied == nil && f.deployment != nil && !f.behind && settled(f.deployment)
+}
+
 func wantedReplicas(deployment *appsv1.Deployment) int32 {
 	if deployment == nil || deployment.Spec.Replicas == nil {
 		return 1

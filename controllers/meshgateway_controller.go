@@ -47,6 +47,7 @@ func (r *MeshGatewayReconciler) conclude(object *meshv1alpha1.MeshGateway, gatew
 	if want.accepted {
 		routes := int32(len(gateway.Routes)) //nolint:gosec // as many as exposures
 		status.SPIFFEID, status.ConfigVersion, status.Routes = gateway.ID.String(), want.version, &routes
+		status.Listeners = gateway.ListenerRecords(!f.renewed())
 	}
 	if f.deployment != nil {
 		status.Replicas, status.Selector = f.deployment.Status.Replicas, metav1.FormatLabelSelector(f.deployment.Spec.Selector)
