@@ -165,6 +165,8 @@ func (j judge) programmed(proxied bool) {
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonPending, "the proxies of these pods are not connected to the manager (yet): "+names(missing)+j.deaf())
 	case len(behind) > 0:
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonPending, "the proxies of these pods have not accepted version "+j.want.version+" yet: "+names(behind))
+	case len(j.facts.lacking) > 0:
+		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonCertificateMissing, strings.Join(j.facts.lacking, "; "))
 	default:
 		j.set(condition, metav1.ConditionTrue, meshv1alpha1.ReasonProgrammed, fmt.Sprintf("%d of %d proxies have accepted version %s", connected, connected, j.want.version))
 	}

@@ -3,6 +3,8 @@ package workload
 import (
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -67,7 +69,7 @@ func secretsVolume(g mesh.Gateway) corev1.Volume {
 	mode, optional := int32(0o440), true
 	projected := &corev1.ProjectedVolumeSource{DefaultMode: &mode}
 	for _, listener := range g.Listeners {
-		folder := fmt.Sprintf("%d/", listener.TargetPort)
+		folder := folderOf(listener)
 		projected.Sources = append(projected.Sources, corev1.VolumeProjection{Secret: &corev1.SecretProjection{
 			LocalObjectReference: corev1.LocalObjectReference{Name: listener.SecretName},
 			Optional:             &optional,
@@ -77,4 +79,23 @@ func secretsVolume(g mesh.Gateway) corev1.Volume {
 		}})
 	}
 	return corev1.Volume{Name: volumeTLS, VolumeSource: corev1.VolumeSource{Projected: projected}}
+}
+
+func folderOf(listener mesh.GatewayListener) string { return fmt.Sprintf("%d/", listener.TargetPort) }
+
+// Certificates are the volumes of a gateway's pod with the certificates of its listeners.
+func Certificates(pod *corev1.Pod) []corev1.Volume {
+	return slices.DeleteFunc(slices.Clone(pod.Spec.Volumes), func(volume corev1.Volume) bool { return volume.Name != volumeTLS || volume.Projected == nil })
+}
+
+// Mounts reports whether a pod of a gateway has the Secret of a listener mounted for it. One of an older revision may not.
+func Mounts(pod *corev1.Pod, listener mesh.GatewayListener) bool {
+	for _, volume := range Certificates(pod) {
+		for _, source := range volume.Projected.Sources {
+			if secret := source.Secret; secret != nil && secret.Name == listener.SecretName && len(secret.Items) > 0 && strings.HasPrefix(secret.Items[0].Path, folderOf(listener)) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/test/lab"
 )
@@ -185,10 +186,13 @@ func TestAListenerWithoutItsSecretWaitsForItAndKeepsNoOtherFromServing(t *testin
 	if err := d.takes(third); err != nil {
 		t.Error(err)
 	}
-	for _, port := range []int32{first, second} {
-		if err := d.takes(port); err == nil {
-			t.Errorf("the listener at %d serves, and has no certificate", port)
+	for _, port := range []int32{first, second} { // as the operator asks, too
+		if err := controllers.ShowsCertificate(t.Context(), d.pod.at(port)); !errors.Is(err, controllers.ErrNoCertificate) {
+			t.Errorf("the listener at %d, which has no certificate: %v", port, err)
 		}
+	}
+	if err := controllers.ShowsCertificate(t.Context(), d.pod.at(third)); err != nil {
+		t.Error(err)
 	}
 	end := d.watch(t, third)
 	d.mount(t, map[int32]map[string][]byte{first: newCertificate(t, 1), third: newCertificate(t, 3)})
