@@ -88,7 +88,8 @@ func TestAListenerStaysWhereItIsAndNobodyGetsThePlaceOfOneThatIsGone(t *testing.
 		"a record out of range is none":       {at("a", first-1, "b", last+1), []string{"a", "b"}, map[string]int32{"a": first, "b": first + 1}, nil},
 		"a number of two is of who is wanted": {at("gone", first, "a", first), []string{"a"}, map[string]int32{"a": first}, nil},
 		"there is room for no more that are gone": {at(all...), eight, want, map[string]int32{
-			"i": first, "j": first + 1, "k": first + 2, "l": first + 3, "m": first + 4, "n": first + 5, "o": first + 6, "p": first + 7}},
+			"i": first, "j": first + 1, "k": first + 2, "l": first + 3, "m": first + 4, "n": first + 5, "o": first + 6, "p": first + 7,
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			object := meshv1alpha1.MeshGateway{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "public"}}
