@@ -96,6 +96,7 @@ type facts struct {
 	served   string                  // the version that the proxies are given
 	unserved error                   // why they are not given what is rendered
 	peers    []server.PeerState
+	lacking  []string // what listeners lack to take connections
 }
 
 // deployed is what came of writing what is wanted.

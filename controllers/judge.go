@@ -89,6 +89,11 @@ func settled(deployment *appsv1.Deployment) bool {
 	return status.ObservedGeneration >= deployment.Generation && status.Replicas == wanted && status.UpdatedReplicas == wanted && status.AvailableReplicas == wanted
 }
 
+// renewed reports whether all pods are of the wanted revision.
+func (f facts) renewed() bool {
+	return f.applied == nil && f.deployment != nil && !f.behind && settled(f.deployment)
+}
+
 func wantedReplicas(deployment *appsv1.Deployment) int32 {
 	if deployment == nil || deployment.Spec.Replicas == nil {
 		return 1
@@ -160,6 +165,8 @@ func (j judge) programmed(proxied bool) {
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonPending, "the proxies of these pods are not connected to the manager (yet): "+names(missing)+j.deaf())
 	case len(behind) > 0:
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonPending, "the proxies of these pods have not accepted version "+j.want.version+" yet: "+names(behind))
+	case len(j.facts.lacking) > 0:
+		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonCertificateMissing, strings.Join(j.facts.lacking, "; "))
 	default:
 		j.set(condition, metav1.ConditionTrue, meshv1alpha1.ReasonProgrammed, fmt.Sprintf("%d of %d proxies have accepted version %s", connected, connected, j.want.version))
 	}

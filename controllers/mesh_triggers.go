@@ -226,14 +226,23 @@ func (d *Deployer) reports(t meshTriggers) source.TypedSource[mesh.ProxyKey] {
 // specChanges lets through what changes what an object wants, and of its status what every replica builds on: the record of
 // what it has.
 var specChanges = updatesWhere(func(e event.UpdateEvent) bool {
-	before, ok := e.ObjectOld.(*meshv1alpha1.MeshService)
-	after, ok2 := e.ObjectNew.(*meshv1alpha1.MeshService)
-	if ok && ok2 && (!equality.Semantic.DeepEqual(before.Status.Ports, after.Status.Ports) || !equality.Semantic.DeepEqual(before.Status.Exposures, after.Status.Exposures)) {
+	if !equality.Semantic.DeepEqual(recordsOf(e.ObjectOld), recordsOf(e.ObjectNew)) {
 		return true
 	}
 	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() || e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() ||
 		e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
 })
+
+// recordsOf are what is recorded of an object in its status.
+func recordsOf(object client.Object) []any {
+	switch o := object.(type) {
+	case *meshv1alpha1.MeshService:
+		return []any{o.Status.Ports, o.Status.Exposures}
+	case *meshv1alpha1.MeshGateway:
+		return []any{o.Status.Listeners}
+	}
+	return nil
+}
 
 // endpointChanges lets through what changes who is called where.
 var endpointChanges = updatesWhere(func(e event.UpdateEvent) bool {

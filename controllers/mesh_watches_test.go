@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -215,6 +216,64 @@ var _ = Describe("a running manager of the mesh", Ordered, func() {
 		patch(pay, map[string]any{"expose": nil})
 		Eventually(condition(rival, "Exposed")).Should(Equal("True Exposed"))
 		Eventually(version(mesh.KindMeshGateway, gateway)).ShouldNot(Equal(before))
+	})
+
+	It("keeps a listener of a gateway where it is, and the place of one that is gone while older pods run", func() {
+		ns := namespace("")
+		gateway := &meshv1alpha1.MeshGateway{ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "public"}}
+		gateway.Spec.Listeners = []meshv1alpha1.GatewayListener{{Name: "https", Port: 443, TLS: meshv1alpha1.ListenerTLS{SecretName: "tls"}}}
+		Expect(live.Create(ctx, gateway)).To(Succeed())
+		listener := func(name string, port int) map[string]any {
+			return map[string]any{"name": name, "port": port, "tls": map[string]any{"secretName": "tls"}}
+		}
+		recorded := func() map[string]int32 {
+			all := map[string]int32{}
+			if live.Get(ctx, client.ObjectKeyFromObject(gateway), gateway) == nil {
+				for _, r := range gateway.Status.Listeners {
+					all[r.Name] = r.TargetPort
+				}
+			}
+			return all
+		}
+		targets := func() map[string]int32 {
+			service, all := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "public"}}, map[string]int32{}
+			if live.Get(ctx, client.ObjectKeyFromObject(service), service) == nil {
+				for _, port := range service.Spec.Ports {
+					all[fmt.Sprint(port.Name, " ", port.Port)] = port.TargetPort.IntVal
+				}
+			}
+			return all
+		}
+		renewed := func() {
+			deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "public"}}
+			Eventually(func() error {
+				if err := live.Get(ctx, client.ObjectKeyFromObject(deployment), deployment); err != nil {
+					return err
+				}
+				deployment.Status = appsv1.DeploymentStatus{ObservedGeneration: deployment.Generation, Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1, ReadyReplicas: 1}
+				return live.Status().Update(ctx, deployment)
+			}).Should(Succeed())
+		}
+		Eventually(recorded).Should(Equal(map[string]int32{"https": 15643}))
+		Eventually(targets).Should(Equal(map[string]int32{"https 443": 15643}))
+
+		By("another comes before it")
+		patch(gateway, map[string]any{"listeners": []any{listener("admin", 8443), listener("https", 443)}})
+		Eventually(recorded).Should(Equal(map[string]int32{"https": 15643, "admin": 15644}))
+		Eventually(targets).Should(Equal(map[string]int32{"https 443": 15643, "admin 8443": 15644}))
+
+		By("the two exchange their ports, and the old one goes")
+		patch(gateway, map[string]any{"listeners": []any{listener("admin", 443), listener("https", 8443)}})
+		Eventually(targets).Should(Equal(map[string]int32{"https 8443": 15643, "admin 443": 15644}))
+		patch(gateway, map[string]any{"listeners": []any{listener("admin", 443)}})
+		Eventually(targets).Should(Equal(map[string]int32{"admin 443": 15644}))
+		patch(gateway, map[string]any{"listeners": []any{listener("admin", 443), listener("partner", 9443)}})
+		Eventually(recorded).Should(Equal(map[string]int32{"https": 15643, "admin": 15644, "partner": 15645}))
+		Eventually(targets).Should(Equal(map[string]int32{"admin 443": 15644, "partner 9443": 15645}))
+
+		By("no pod of an older revision runs any more")
+		renewed()
+		Eventually(recorded).Should(Equal(map[string]int32{"admin": 15644, "partner": 15645}))
 	})
 
 	It("lets a deleted gateway go", func() {

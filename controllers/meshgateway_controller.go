@@ -15,6 +15,8 @@ import (
 // MeshGatewayReconciler runs each MeshGateway and reports on it.
 type MeshGatewayReconciler struct {
 	*Deployer
+
+	certificates certificates
 }
 
 var gatewayConditions = []string{
@@ -24,7 +26,8 @@ var gatewayConditions = []string{
 // Reconcile brings the objects of one MeshGateway in line with it.
 func (r *MeshGatewayReconciler) Reconcile(ctx context.Context, key mesh.ProxyKey) (ctrl.Result, error) {
 	object := &meshv1alpha1.MeshGateway{}
-	return r.reconcile(ctx, key, object, gatewayConditions, func() error {
+	var lacking []string
+	result, err := r.reconcile(ctx, key, object, gatewayConditions, func() error {
 		var gateway mesh.Gateway
 		done, err := r.deploy(ctx, key, object, func(m mesh.Mesh) (want rendering) {
 			if gateway, want.accepted = m.Gateway(key.NamespacedName); want.accepted {
@@ -35,9 +38,15 @@ func (r *MeshGatewayReconciler) Reconcile(ctx context.Context, key mesh.ProxyKey
 		if err != nil {
 			return err
 		}
+		lacking = r.certificates.lacking(ctx, gateway, done.facts.pods)
+		done.facts.lacking = lacking
 		r.conclude(object, gateway, done)
 		return done.facts.applied
 	})
+	if err == nil && len(lacking) > 0 {
+		result.RequeueAfter = certificateInterval
+	}
+	return result, err
 }
 
 // conclude sets the status from what is wanted and what there is.
@@ -47,6 +56,7 @@ func (r *MeshGatewayReconciler) conclude(object *meshv1alpha1.MeshGateway, gatew
 	if want.accepted {
 		routes := int32(len(gateway.Routes)) //nolint:gosec // as many as exposures
 		status.SPIFFEID, status.ConfigVersion, status.Routes = gateway.ID.String(), want.version, &routes
+		status.Listeners = gateway.ListenerRecords(!f.renewed())
 	}
 	if f.deployment != nil {
 		status.Replicas, status.Selector = f.deployment.Status.Replicas, metav1.FormatLabelSelector(f.deployment.Spec.Selector)

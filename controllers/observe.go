@@ -117,7 +117,8 @@ func stripConfigMap(object any) (any, error) {
 	return object, nil
 }
 
-// stripPod keeps of a Pod only what decides who runs where and, of those of MeshServices and MeshGateways, what they wait for.
+// stripPod keeps of a Pod only what decides who runs where and, of those of MeshServices and MeshGateways, what they wait for;
+// of a gateway's also where its listeners are, and which certificates it has of them.
 func stripPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
@@ -125,8 +126,12 @@ func stripPod(object any) (any, error) {
 	}
 	var owners []metav1.OwnerReference
 	status := corev1.PodStatus{Phase: pod.Status.Phase}
-	if _, ours := memberOf(pod); ours {
+	var certificates []corev1.Volume
+	if key, ours := memberOf(pod); ours {
 		owners = pod.OwnerReferences
+		if key.Kind == mesh.KindMeshGateway {
+			status.PodIP, certificates = pod.Status.PodIP, workload.Certificates(pod)
+		}
 		status.Conditions = pod.Status.Conditions
 		status.InitContainerStatuses, status.ContainerStatuses = pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses
 	}
@@ -136,7 +141,7 @@ func stripPod(object any) (any, error) {
 			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
 			Labels: pod.Labels, DeletionTimestamp: pod.DeletionTimestamp, OwnerReferences: owners,
 		},
-		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName, ServiceAccountName: pod.Spec.ServiceAccountName},
+		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName, ServiceAccountName: pod.Spec.ServiceAccountName, Volumes: certificates},
 		Status: status,
 	}, nil
 }

@@ -159,6 +159,9 @@ const (
 	// ReasonNACKed (False): a proxy refused a resource, and keeps its last good version. The message holds its words and the
 	// resources concerned.
 	ReasonNACKed = "NACKed"
+	// ReasonCertificateMissing (False): a listener of the gateway shows no certificate. The message names its Secret. The other
+	// listeners take connections.
+	ReasonCertificateMissing = "CertificateMissing"
 )
 
 // Reasons of any condition.

@@ -20,12 +20,16 @@ const (
 // MeshGatewaySpec says where the mesh is entered from outside, who vouches for callers, and who may expose what.
 // +kubebuilder:validation:XValidation:rule="(has(self.identity) && has(self.identity.path) ? self.identity.path : \"\") == (has(oldSelf.identity) && has(oldSelf.identity.path) ? oldSelf.identity.path : \"\") && (has(self.identity) && has(self.identity.name) ? self.identity.name : \"\") == (has(oldSelf.identity) && has(oldSelf.identity.name) ? oldSelf.identity.name : \"\")",fieldPath=".identity",message="identity.path and identity.name cannot be set, changed or removed later, for peers know the gateway by them: create another MeshGateway and delete this one when nobody uses it"
 // +kubebuilder:validation:XValidation:rule="self.listeners.all(l, self.listeners.exists_one(m, m.port == l.port))",fieldPath=".listeners",message="listeners must each have a port of their own: choose another for one of those that share it"
+// +kubebuilder:validation:XValidation:rule="self.listeners.all(l, oldSelf.listeners.exists(o, o.name == l.name)) || oldSelf.listeners.all(o, self.listeners.exists(l, l.name == o.name))",fieldPath=".listeners",message="listeners can be added or removed, but not both in one change, for the pods that run have the certificates of the old ones only: add the new ones, and remove the old ones when the gateway is Ready again"
+// +kubebuilder:validation:XValidation:rule="self.listeners.all(l, oldSelf.listeners.exists(o, o.name == l.name) || !oldSelf.listeners.exists(o, o.port == l.port))",fieldPath=".listeners",message="listeners that are new must not take the port of one that is there, for the pods that run lack their certificates: add it with another port, and let the two exchange their ports when the gateway is Ready again"
 type MeshGatewaySpec struct {
 	// identity is who the gateway is to the services behind it. Unset, a ServiceIdentity with the default SPIFFE ID is created.
 	// +optional
 	Identity *IdentitySource `json:"identity,omitempty"`
 
-	// listeners are where it listens, from 1 to 8. Each speaks HTTPS.
+	// listeners are where it listens, from 1 to 8. Each speaks HTTPS. One that stays is not disturbed when others come and go,
+	// or when their order changes. To give one another name, add it under the new name with another port; when the gateway is
+	// Ready again, exchange the ports of the two; remove the old one last.
 	// +required
 	// +listType=map
 	// +listMapKey=name
@@ -89,7 +93,8 @@ type GatewayListener struct {
 // ListenerTLS is a certificate.
 type ListenerTLS struct {
 	// secretName is a Secret of type kubernetes.io/tls in the same namespace, at most 253 characters. It is mounted into the
-	// gateway's pods, which notice when it changes; the operator does not read it.
+	// gateway's pods, which notice when it comes or changes; the operator does not read it. A listener without it takes no
+	// connections; the others do.
 	// +required
 	SecretName ResourceName `json:"secretName"`
 }
@@ -177,12 +182,34 @@ type MeshGatewayStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	ConfigVersion string `json:"configVersion,omitempty"`
 
+	// listeners records where in the pods each of spec.listeners is, so that it stays there when others come and go; and, as
+	// long as pods of an older revision run, where those were that are gone. Written by the operator.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Listeners []ListenerRecord `json:"listeners,omitempty"`
+
 	// conditions are Accepted, Registered, WorkloadReady, Programmed and Ready.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=12
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// ListenerRecord is where a listener is.
+type ListenerRecord struct {
+	// name of the listener, as in spec.listeners. At most 15 characters.
+	// +required
+	// +kubebuilder:validation:MaxLength=15
+	Name string `json:"name"`
+
+	// targetPort is the pods' port, from 15643 to 15658.
+	// +required
+	// +kubebuilder:validation:Minimum=15643
+	// +kubebuilder:validation:Maximum=15658
+	TargetPort int32 `json:"targetPort"`
 }
 
 // MeshGateway is a door into the mesh: listeners with TLS, the issuers of tokens, and who may expose what.

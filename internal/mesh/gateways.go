@@ -41,12 +41,7 @@ func (b *builder) newGateway(object *meshv1alpha1.MeshGateway) *gateway {
 	if spec.Replicas != nil {
 		g.Replicas = *spec.Replicas
 	}
-	for i, listener := range spec.Listeners {
-		g.Listeners = append(g.Listeners, GatewayListener{
-			Name: listener.Name, Port: listener.Port, TargetPort: FirstGatewayPort + int32(i),
-			SecretName: string(listener.TLS.SecretName),
-		})
-	}
+	g.Listeners, g.Gone = listenersOf(object)
 	p, problem := b.identify(applicant{
 		kind: KindMeshGateway, object: object, key: g.Key, source: source,
 		podLabels: map[string]string{labelApp: g.Key.Name, meshv1alpha1.LabelGateway: g.Key.Name, labelEndpoint: "true"},

@@ -12,33 +12,71 @@ import (
 // maxPorts is how many ports a service has at most.
 const maxPorts = 8
 
-// allot gives each port of a service its mesh port, for as long as it has its name: the recorded one, else the lowest that
-// is free, in the spec's order. The pods of the old and the new revision have the same proxy config, and callers may know
-// of a change later than the pods: no port may move because another comes or goes.
-func allot(ports []meshv1alpha1.ServicePort, records []meshv1alpha1.PortRecord) []Port {
-	taken := map[int32]string{}
-	for _, record := range records {
-		wanted := slices.ContainsFunc(ports, func(port meshv1alpha1.ServicePort) bool { return port.Name == record.Name })
-		if wanted && taken[record.MeshPort] == "" && record.MeshPort >= FirstMeshPort && record.MeshPort < FirstMeshPort+maxPorts {
-			taken[record.MeshPort] = record.Name
-		}
-	}
-	recorded := map[string]int32{}
-	for number, name := range taken {
-		recorded[name] = max(recorded[name], number)
-	}
-	var allotted []Port
-	for _, port := range ports {
-		number := recorded[port.Name]
-		for free := int32(FirstMeshPort); number == 0; free++ {
-			if taken[free] == "" {
-				number, taken[free] = free, port.Name
+// record says of something with a name which number it has.
+type record struct {
+	name   string
+	number int32
+}
+
+// numbered are the numbers that are given out: count of them, from first on.
+type numbered struct{ first, count int32 }
+
+// valid are those of the records that can be kept to: each number and each name once. What is wanted comes first.
+func (n numbered) valid(records []record, wanted func(name string) bool) []record {
+	var valid []record
+	for _, want := range []bool{true, false} {
+		for _, r := range records {
+			taken := slices.ContainsFunc(valid, func(other record) bool { return other.name == r.name || other.number == r.number })
+			if wanted(r.name) == want && !taken && r.number >= n.first && r.number < n.first+n.count {
+				valid = append(valid, r)
 			}
 		}
-		allotted = append(allotted, Port{Name: port.Name, Port: port.Port, MeshPort: number, Protocol: port.Protocol})
 	}
-	slices.SortFunc(allotted, func(x, y Port) int { return cmp.Compare(x.MeshPort, y.MeshPort) })
-	return allotted
+	return valid
+}
+
+// allot gives each name a number for as long as it is there: the recorded one, else the lowest that is free, in the order of
+// the names. The pods of the old and the new revision have the same proxy config, and who calls them may know of a change
+// later than they: nothing may move because something else comes or goes. What is recorded and not wanted any more is gone;
+// where it is spared nobody gets its number, unless there is no other.
+func (n numbered) allot(names []string, records []record, spare bool) (numbers map[string]int32, gone []record) {
+	numbers = map[string]int32{}
+	taken := map[int32]bool{}
+	for _, r := range n.valid(records, func(name string) bool { return slices.Contains(names, name) }) {
+		switch {
+		case slices.Contains(names, r.name):
+			numbers[r.name], taken[r.number] = r.number, true
+		case spare && len(names)+len(gone) < int(n.count):
+			gone, taken[r.number] = append(gone, r), true
+		}
+	}
+	for _, name := range names {
+		for free := n.first; numbers[name] == 0; free++ {
+			if !taken[free] {
+				numbers[name], taken[free] = free, true
+			}
+		}
+	}
+	return numbers, gone
+}
+
+// portsOf gives each port of a service its mesh port.
+func portsOf(object *meshv1alpha1.MeshService) []Port {
+	var names []string
+	for _, port := range object.Spec.Ports {
+		names = append(names, port.Name)
+	}
+	var records []record
+	for _, r := range object.Status.Ports {
+		records = append(records, record{r.Name, r.MeshPort})
+	}
+	numbers, _ := numbered{FirstMeshPort, maxPorts}.allot(names, records, false)
+	var ports []Port
+	for _, port := range object.Spec.Ports {
+		ports = append(ports, Port{Name: port.Name, Port: port.Port, MeshPort: numbers[port.Name], Protocol: port.Protocol})
+	}
+	slices.SortFunc(ports, func(x, y Port) int { return cmp.Compare(x.MeshPort, y.MeshPort) })
+	return ports
 }
 
 // PortRecords are what is to be recorded of the service's ports.
@@ -48,6 +86,44 @@ func (s Service) PortRecords() []meshv1alpha1.PortRecord {
 		records = append(records, meshv1alpha1.PortRecord{Name: port.Name, MeshPort: port.MeshPort})
 	}
 	slices.SortFunc(records, func(x, y meshv1alpha1.PortRecord) int { return cmp.Compare(x.Name, y.Name) })
+	return records
+}
+
+// listenersOf gives each listener of a gateway its target port, and says which were there before. Those are spared: a pod of
+// an older revision has the certificate of a listener that is gone where it was.
+func listenersOf(object *meshv1alpha1.MeshGateway) (listeners []GatewayListener, gone []meshv1alpha1.ListenerRecord) {
+	var names []string
+	for _, listener := range object.Spec.Listeners {
+		names = append(names, listener.Name)
+	}
+	var records []record
+	for _, r := range object.Status.Listeners {
+		records = append(records, record{r.Name, r.TargetPort})
+	}
+	numbers, old := numbered{FirstGatewayPort, GatewayPorts}.allot(names, records, true)
+	for _, listener := range object.Spec.Listeners {
+		listeners = append(listeners, GatewayListener{
+			Name: listener.Name, Port: listener.Port, TargetPort: numbers[listener.Name], SecretName: string(listener.TLS.SecretName),
+		})
+	}
+	slices.SortFunc(listeners, func(x, y GatewayListener) int { return cmp.Compare(x.TargetPort, y.TargetPort) })
+	for _, r := range old {
+		gone = append(gone, meshv1alpha1.ListenerRecord{Name: r.name, TargetPort: r.number})
+	}
+	return listeners, gone
+}
+
+// ListenerRecords are what is to be recorded of the gateway's listeners; of those that are gone, too, as long as pods of an
+// older revision run.
+func (g Gateway) ListenerRecords(older bool) []meshv1alpha1.ListenerRecord {
+	var records []meshv1alpha1.ListenerRecord
+	for _, listener := range g.Listeners {
+		records = append(records, meshv1alpha1.ListenerRecord{Name: listener.Name, TargetPort: listener.TargetPort})
+	}
+	if older {
+		records = append(records, g.Gone...)
+	}
+	slices.SortFunc(records, func(x, y meshv1alpha1.ListenerRecord) int { return cmp.Compare(x.Name, y.Name) })
 	return records
 }
 

@@ -23,10 +23,12 @@ const (
 const (
 	// FirstMeshPort is the first mTLS listener of a service; the next ones follow.
 	FirstMeshPort = 15443
-	// FirstGatewayPort is the first listener of a gateway; the next ones follow.
+	// FirstGatewayPort is the first listener of a gateway, and GatewayPorts how many there are: twice as many as listeners, so
+	// that those which are gone can keep theirs for a while.
 	FirstGatewayPort = 15643
-	// ReadyPort answers the probes of a service's proxy, in the same Listener as its mesh ports, so that it is open only when
-	// those are. A gateway is asked at its first listener.
+	GatewayPorts     = 16
+	// ReadyPort answers the probes of a proxy: of a service's in the same Listener as its mesh ports, so that it is open only
+	// when those are; of a gateway's by what one of its listeners answers.
 	ReadyPort = 15021
 	// StatsPort answers GET /stats/prometheus.
 	StatsPort = 15090
@@ -140,13 +142,15 @@ type Gateway struct {
 	NewIdentity *meshv1alpha1.ServiceIdentitySpec `json:"newIdentity,omitempty"`
 	// ServiceAccountName is that of the pods. It is created for the gateway, except where spec.identity.name refers to a
 	// ServiceIdentity: whoever made that one has the ServiceAccount, too.
-	ServiceAccountName string                        `json:"serviceAccountName"`
-	NewServiceAccount  bool                          `json:"newServiceAccount,omitempty"`
-	Listeners          []GatewayListener             `json:"listeners"`        // in the spec's order, which gives TargetPort
-	JWT                []JWTProvider                 `json:"jwt,omitempty"`    // sorted by name
-	Routes             []Route                       `json:"routes,omitempty"` // sorted by service and name
-	Replicas           int32                         `json:"replicas"`
-	Spec               *meshv1alpha1.MeshGatewaySpec `json:"-"` // resources and service type, which renderers take as they are
+	ServiceAccountName string            `json:"serviceAccountName"`
+	NewServiceAccount  bool              `json:"newServiceAccount,omitempty"`
+	Listeners          []GatewayListener `json:"listeners"`        // sorted by TargetPort
+	JWT                []JWTProvider     `json:"jwt,omitempty"`    // sorted by name
+	Routes             []Route           `json:"routes,omitempty"` // sorted by service and name
+	// Gone are the records of listeners that are not there any more, and whose target ports no other has got.
+	Gone     []meshv1alpha1.ListenerRecord `json:"gone,omitempty"`
+	Replicas int32                         `json:"replicas"`
+	Spec     *meshv1alpha1.MeshGatewaySpec `json:"-"` // resources and service type, which renderers take as they are
 }
 
 // GatewayListener is a port with TLS of a gateway.

@@ -62,7 +62,7 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 			return cmp.Compare(x.Name, y.Name)
 		}),
 	}}
-	s.Ports, s.recorded = allot(spec.Ports, object.Status.Ports), recordedOf(object)
+	s.Ports, s.recorded = portsOf(object), recordedOf(object)
 	p, problem := b.identify(applicant{
 		kind: KindMeshService, object: object, key: s.Key, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
 		podLabels: map[string]string{labelApp: s.Key.Name, meshv1alpha1.LabelService: s.Key.Name, labelEndpoint: "true"},

@@ -29,7 +29,7 @@ const (
 	volumeData        = "data"
 	volumeTmp         = "tmp"
 	volumeFiles       = "files-" // and the name of the file source
-	volumeTLS         = "tls-"   // and the name of the listener
+	volumeTLS         = "tls"    // the Secrets of a gateway's listeners
 
 	// reservedDir is where everything of the operator's is in a container, but the Workload API.
 	reservedDir    = "/etc/paymesh"

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
@@ -227,12 +228,15 @@ func TestAGatewayHasItsCertificatesMountedAndGoesSlowly(t *testing.T) {
 	objects, _ := workload.Gateway(g, proxyFiles, options)
 	d := find[*appsv1.Deployment](objects, "public")
 	proxy := d.Spec.Template.Spec.Containers[0]
-	if volume(d, "tls-https").Secret.SecretName != "public-tls" || !slices.ContainsFunc(proxy.VolumeMounts, func(m corev1.VolumeMount) bool {
-		return m.Name == "tls-https" && m.MountPath == "/etc/paymesh/tls/https" && m.ReadOnly
+	if !slices.ContainsFunc(proxy.VolumeMounts, func(m corev1.VolumeMount) bool {
+		return m.Name == "tls" && m.MountPath == "/etc/paymesh/tls" && m.ReadOnly
 	}) {
 		t.Errorf("mounts %v", proxy.VolumeMounts)
 	}
-	asked := corev1.HTTPGetAction{Scheme: "HTTPS", Path: "/ready", Port: intstr.FromInt32(15643), HTTPHeaders: []corev1.HTTPHeader{{Name: "Host", Value: "paymesh_ready"}}}
+	if sources := volume(d, "tls").Projected.Sources; len(sources) != 1 || sources[0].Secret.Name != "public-tls" || !*sources[0].Secret.Optional || sources[0].Secret.Items[1].Path != "15643/tls.key" {
+		t.Errorf("the certificates are %v", sources)
+	}
+	asked := corev1.HTTPGetAction{Scheme: "HTTP", Path: "/ready", Port: intstr.FromInt32(15021), HTTPHeaders: []corev1.HTTPHeader{{Name: "Host", Value: "paymesh_ready"}}}
 	if !cmp.Equal(*proxy.StartupProbe.HTTPGet, asked) || !cmp.Equal(*proxy.ReadinessProbe.HTTPGet, asked) || proxy.StartupProbe.FailureThreshold < 10*365*24*3600 {
 		t.Errorf("probes %v and %v", proxy.StartupProbe, proxy.ReadinessProbe)
 	}
@@ -243,6 +247,30 @@ func TestAGatewayHasItsCertificatesMountedAndGoesSlowly(t *testing.T) {
 	if service.Spec.Type != corev1.ServiceTypeLoadBalancer || service.Spec.Ports[0].Port != 443 || service.Spec.Ports[0].TargetPort.IntVal != 15643 {
 		t.Errorf("the Service is %v", service.Spec)
 	}
+}
+
+func TestTheOrderOfListenersRollsNoPod(t *testing.T) {
+	rendered := func(listeners ...meshv1alpha1.GatewayListener) string {
+		gateway := meshv1alpha1.MeshGateway{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: "public"}}
+		gateway.Spec.Listeners = listeners
+		gateway.Status.Listeners = []meshv1alpha1.ListenerRecord{{Name: "admin", TargetPort: 15644}, {Name: "https", TargetPort: 15643}}
+		m, _ := mesh.Build(mesh.Objects{Cluster: corpusCluster(t), Gateways: []meshv1alpha1.MeshGateway{gateway}})
+		return text(t, render(m))
+	}
+	https := meshv1alpha1.GatewayListener{Name: "https", Port: 443, TLS: meshv1alpha1.ListenerTLS{SecretName: "a"}}
+	admin := meshv1alpha1.GatewayListener{Name: "admin", Port: 8443, TLS: meshv1alpha1.ListenerTLS{SecretName: "b"}}
+	if diff := cmp.Diff(rendered(https, admin), rendered(admin, https)); diff != "" || !strings.Contains(rendered(https), "15643") {
+		t.Errorf("(-one +other):\n%s", diff)
+	}
+}
+
+func corpusCluster(t *testing.T) mesh.ClusterID {
+	t.Helper()
+	cluster, err := mesh.NewClusterID("jia.app", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cluster
 }
 
 func TestFileSourcesWithLongNamesHaveVolumesOfTheirOwn(t *testing.T) {

@@ -28,7 +28,8 @@ const (
 	bootstrapFile = "envoy.yaml"
 	// FilesDir is where a proxy finds its files.
 	FilesDir = "/etc/paymesh/proxy"
-	// TLSDir is where a gateway has a folder with each listener's Secret.
+	// TLSDir is where a gateway has a folder with each listener's Secret, named after its target port. It is one volume, which
+	// is there whatever Secrets are.
 	TLSDir = "/etc/paymesh/tls"
 
 	managerCluster = "xds"
@@ -60,11 +61,13 @@ func SidecarFiles(s mesh.Service, o BootstrapOptions) map[string]string {
 	return map[string]string{bootstrapFile: toYAML(bootstrap(s.ID, o))}
 }
 
-// GatewayFiles are those of a gateway, with a file for each listener that says where its certificate is.
+// GatewayFiles are those of a gateway, with a file for each target port, whether a listener is there or not, that says where
+// its certificate is: a proxy rejects a listener that names a file which is not there, and the proxies that run when a
+// listener is added have the files of their start. A certificate is waited for.
 func GatewayFiles(g mesh.Gateway, o BootstrapOptions) map[string]string {
 	files := map[string]string{bootstrapFile: toYAML(bootstrap(g.ID, o))}
-	for _, l := range g.Listeners {
-		files[certificateFile(l)] = certificateSource(l)
+	for port := int32(mesh.FirstGatewayPort); port < mesh.FirstGatewayPort+mesh.GatewayPorts; port++ {
+		files[certificateFile(port)] = certificateSource(port)
 	}
 	return files
 }
@@ -143,19 +146,18 @@ func statsListener() *listenerv3.Listener {
 	}
 }
 
-func certificateName(l mesh.GatewayListener) string { return "tls-" + l.Name }
+func certificateName(port int32) string { return fmt.Sprintf("tls-%d", port) }
 
-func certificateFile(l mesh.GatewayListener) string { return certificateName(l) + ".yaml" }
+func certificateFile(port int32) string { return certificateName(port) + ".yaml" }
 
-// certificateSource names the files of the listener's Secret. Only as a Secret of its own is a certificate read again when
-// the kubelet has replaced its files.
-func certificateSource(l mesh.GatewayListener) string {
-	dir := TLSDir + "/" + l.Name
+// certificateSource names the files of the Secret of a target port. Only as a Secret of its own is a certificate read again
+// when the kubelet has replaced its files; what is watched is the volume, which is there before the Secret is.
+func certificateSource(port int32) string {
 	file := func(name string) *corev3.DataSource {
-		return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: dir + "/" + name}}
+		return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: fmt.Sprintf("%s/%d/%s", TLSDir, port, name)}}
 	}
-	secret := pack(&tlsv3.Secret{Name: certificateName(l), Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
-		CertificateChain: file("tls.crt"), PrivateKey: file("tls.key"), WatchedDirectory: &corev3.WatchedDirectory{Path: dir},
+	secret := pack(&tlsv3.Secret{Name: certificateName(port), Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+		CertificateChain: file("tls.crt"), PrivateKey: file("tls.key"), WatchedDirectory: &corev3.WatchedDirectory{Path: TLSDir},
 	}}})
 	// It is a DiscoveryResponse, whose Go package holds gRPC's: a renderer does without.
 	return "resources:\n- " + strings.ReplaceAll(strings.TrimSuffix(toYAML(secret), "\n"), "\n", "\n  ") + "\n"

@@ -3,10 +3,13 @@ package xds
 import (
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 
 	"github.com/jia-app/paymesh/internal/mesh"
 )
@@ -15,6 +18,11 @@ const (
 	gatewayPrefix = "gateway/"
 	// gatewayRoutes are the same for all listeners of a gateway.
 	gatewayRoutes = "gateway"
+	// gatewayReady is the Listener that the kubelet asks, and the cluster of those that answer. An answer comes before the
+	// kubelet gives up, whatever listeners it goes by.
+	gatewayReady = "ready"
+	readyTimeout = 1500 * time.Millisecond
+	readyBackOff = time.Millisecond
 	// connectionAge and drainTime are what a rolling restart of the gateway needs: whoever is connected when a pod has left
 	// the balancer is told to go within their sum, and the pod sleeps for longer before it ends.
 	connectionAge = 20 * time.Second
@@ -34,10 +42,11 @@ const (
 	gatewayConnectionWindow = 1 << 20
 )
 
-// Gateway is what the proxies of a gateway get: a Listener for each of its listeners, and one set of routes.
+// Gateway is what the proxies of a gateway get: a Listener for each of its listeners, one for the kubelet, and one set of
+// routes.
 func Gateway(_ mesh.Mesh, g mesh.Gateway) Resources {
 	own := identity{id: g.ID}
-	r := Resources{}
+	r := Resources{Listeners: []*listenerv3.Listener{readyListener(g)}, Clusters: []*clusterv3.Cluster{readyCluster(g)}}
 	for _, l := range g.Listeners {
 		r.Listeners = append(r.Listeners, gatewayListener(g, l))
 	}
@@ -51,7 +60,52 @@ func Gateway(_ mesh.Mesh, g mesh.Gateway) Resources {
 	return r
 }
 
-// gatewayListener takes HTTPS, also from the kubelet: so a pod whose certificate cannot work is not ready.
+// readyListener answers the kubelet what a listener of the gateway answers: one that works is enough. So a pod is not ready
+// where no certificate of it can work, or its routes were rejected; and it stays ready while listeners come that it has no
+// certificate of, or go. It is at the same port in every revision.
+func readyListener(g mesh.Gateway) *listenerv3.Listener {
+	manager := connectionManager("ready", hcmv3.HttpConnectionManager_AUTO)
+	manager.HttpFilters = []*hcmv3.HttpFilter{router()}
+	host := readyHost(nil)
+	host.GetRoutes()[0].Action = &routev3.Route_Route{Route: &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: gatewayReady},
+		Timeout:          duration(readyTimeout),
+		RetryPolicy: &routev3.RetryPolicy{
+			RetryOn: safeRetries, NumRetries: number(uint32(len(g.Listeners))), //nolint:gosec // at most 8
+			RetryBackOff:                  &routev3.RetryPolicy_RetryBackOff{BaseInterval: duration(readyBackOff)},
+			RetryHostPredicate:            retryPolicy().GetRetryHostPredicate(),
+			HostSelectionRetryMaxAttempts: hostAttempts,
+		},
+	}}
+	manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
+		Name: "ready", VirtualHosts: []*routev3.VirtualHost{host},
+	}}
+	return listener(gatewayReady, anyAddress, []uint32{mesh.ReadyPort}, []*listenerv3.FilterChain{chain("ready", mesh.ReadyPort, nil, manager)})
+}
+
+// readyCluster are the gateway's own listeners, which are asked as the kubelet would: on a connection of its own each time,
+// without looking at certificates.
+func readyCluster(g mesh.Gateway) *clusterv3.Cluster {
+	var own []*corev3.Address
+	for _, l := range g.Listeners {
+		own = append(own, address(loopback, uint32(l.TargetPort))) //nolint:gosec // a port
+	}
+	return &clusterv3.Cluster{
+		Name:                 gatewayReady,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		LoadAssignment:       assigned(gatewayReady, own...),
+		ConnectTimeout:       duration(connectTimeout),
+		TransportSocket:      socket(pack(&tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{TlsParams: atLeastTLS12()}})),
+		TypedExtensionProtocolOptions: httpOptions(&httpv3.HttpProtocolOptions{
+			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{MaxRequestsPerConnection: number(1)},
+			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{},
+			}},
+		}),
+	}
+}
+
+// gatewayListener takes HTTPS.
 func gatewayListener(g mesh.Gateway, l mesh.GatewayListener) *listenerv3.Listener {
 	port := uint32(l.TargetPort) //nolint:gosec // a port
 	of := listener(gatewayPrefix+l.Name, anyAddress, []uint32{port}, []*listenerv3.FilterChain{chain(l.Name, port, fromOutside(l), gatewayManager(g, l))})
@@ -64,10 +118,10 @@ func fromOutside(l mesh.GatewayListener) *corev3.TransportSocket {
 	return socket(pack(&tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
 		TlsParams:     atLeastTLS12(),
 		AlpnProtocols: []string{"h2", "http/1.1"},
-		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: certificateName(l), SdsConfig: &corev3.ConfigSource{
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: certificateName(l.TargetPort), SdsConfig: &corev3.ConfigSource{
 			ResourceApiVersion:    corev3.ApiVersion_V3,
 			InitialFetchTimeout:   duration(0),
-			ConfigSourceSpecifier: &corev3.ConfigSource_PathConfigSource{PathConfigSource: &corev3.PathConfigSource{Path: FilesDir + "/" + certificateFile(l)}},
+			ConfigSourceSpecifier: &corev3.ConfigSource_PathConfigSource{PathConfigSource: &corev3.PathConfigSource{Path: FilesDir + "/" + certificateFile(l.TargetPort)}},
 		}}},
 	}}))
 }

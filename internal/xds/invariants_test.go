@@ -67,7 +67,7 @@ func valid(t *testing.T, p proxy) {
 
 func peersProveWhoTheyAre(t *testing.T, p proxy) {
 	for _, c := range p.resources.Clusters {
-		if strings.HasPrefix(c.GetName(), "application/") {
+		if strings.HasPrefix(c.GetName(), "application/") || c.GetName() == "ready" {
 			each(t, c, func(at *corev3.SocketAddress) {
 				if at.GetAddress() != "127.0.0.1" {
 					t.Errorf("%s: %s is at %s", p.key, c.GetName(), at.GetAddress())
@@ -148,6 +148,13 @@ func probesLeadNowhere(t *testing.T, p proxy) {
 				continue
 			}
 			m := unpack(t, c.GetFilters()[0].GetTypedConfig(), &hcmv3.HttpConnectionManager{})
+			if p.key.Kind == mesh.KindMeshGateway { // it asks the gateway's own listeners, on loopback, for the probe
+				hosts := m.GetRouteConfig().GetVirtualHosts()
+				if l.GetName() != "ready" || len(hosts) != 1 || len(hosts[0].GetRoutes()) != 1 || hosts[0].GetRoutes()[0].GetRoute().GetCluster() != "ready" {
+					t.Errorf("%s: the probe's port of %s leads to %v", p.key, l.GetName(), hosts)
+				}
+				continue
+			}
 			base := unpack(t, m.GetHttpFilters()[0].GetTypedConfig(), &rbacv3.RBAC{})
 			if names := filterNames(m); l.GetName() != "inbound" || !slices.Equal(names, []string{"rbac", "envoy.filters.http.router"}) || base.GetRules() == nil || len(base.GetRules().GetPolicies()) > 0 {
 				t.Errorf("%s: the probe's port of %s has the filters %q, and without rules does what %v says", p.key, l.GetName(), names, base)
@@ -162,7 +169,7 @@ func probesLeadNowhere(t *testing.T, p proxy) {
 				if filter := route.GetTypedPerFilterConfig()["rbac"]; filter != nil && unpack(t, filter, &rbacv3.RBACPerRoute{}).GetRbac() == nil && !ready {
 					t.Errorf("%s: %s of %s is open", p.key, route.GetName(), host.GetName())
 				}
-				if ready && (len(host.GetDomains()) != 1 || route.GetDirectResponse() == nil || route.GetDirectResponse().GetStatus() == 200 && route.GetMatch().GetPath() != mesh.ReadyPath) {
+				if probe := route.GetRoute().GetCluster() == "ready" && route.GetMatch().GetPath() == mesh.ReadyPath; ready && !probe && (len(host.GetDomains()) != 1 || route.GetDirectResponse() == nil || route.GetDirectResponse().GetStatus() == 200 && route.GetMatch().GetPath() != mesh.ReadyPath) {
 					t.Errorf("%s: %v of %s answers %v", p.key, host.GetDomains(), host.GetName(), route)
 				}
 			}
@@ -273,7 +280,7 @@ func retriesAreSafe(t *testing.T, p proxy) {
 					t.Errorf("%s: it sends again on %s", p.key, condition)
 				}
 			}
-			if len(policy.GetRetriableStatusCodes()) > 0 || policy.GetPerTryTimeout() != nil || policy.GetNumRetries().GetValue() > 2 {
+			if len(policy.GetRetriableStatusCodes()) > 0 || policy.GetPerTryTimeout() != nil || policy.GetNumRetries().GetValue() > 2 && policy.GetRetryBackOff() == nil {
 				t.Errorf("%s: %v", p.key, policy)
 			}
 		})

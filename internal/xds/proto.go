@@ -53,10 +53,12 @@ func endpointAt(at *corev3.Address) *endpointv3.LbEndpoint {
 }
 
 // assigned is an assignment of one endpoint, for clusters that never change it.
-func assigned(cluster string, at *corev3.Address) *endpointv3.ClusterLoadAssignment {
-	return &endpointv3.ClusterLoadAssignment{ClusterName: cluster, Endpoints: []*endpointv3.LocalityLbEndpoints{
-		{LbEndpoints: []*endpointv3.LbEndpoint{endpointAt(at)}},
-	}}
+func assigned(cluster string, at ...*corev3.Address) *endpointv3.ClusterLoadAssignment {
+	locality := &endpointv3.LocalityLbEndpoints{}
+	for _, address := range at {
+		locality.LbEndpoints = append(locality.LbEndpoints, endpointAt(address))
+	}
+	return &endpointv3.ClusterLoadAssignment{ClusterName: cluster, Endpoints: []*endpointv3.LocalityLbEndpoints{locality}}
 }
 
 // fromADS has a resource come by the aggregated stream. It is waited for without end: a proxy that went on without would

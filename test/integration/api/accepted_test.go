@@ -135,19 +135,24 @@ func many(n int, format string) string {
 }
 
 func TestServicesAndGatewaysCanChangeWhatIsNotTheirIdentity(t *testing.T) {
-	for plural, change := range map[string][2]string{
-		"meshservices": {
+	two := "{name: https, port: 443, tls: {secretName: a}}, {name: admin, port: 8443, tls: {secretName: a}}"
+	for what, change := range map[string][3]string{
+		"a service": {
+			"meshservices",
 			"{identity: {path: /a, x509SVIDTTL: 1h}, workload: {image: a, serviceAccountName: a, persistence: {size: 1Gi, storageClassName: a}}}",
 			"{identity: {path: /a, dnsNames: [a.example]}, dataPlane: Library, ports: [{name: grpc, port: 8081, protocol: GRPC}], workload: {image: b, serviceAccountName: a, policySupport: Enforced, persistence: {size: 2147483648, storageClassName: a, mountPath: /data, whenDeleted: Delete}}}",
 		},
-		"meshgateways": {
+		"a gateway": {
+			"meshgateways",
 			"{identity: {path: /a}, " + aListener + "}",
-			"{identity: {path: /a, jwtSVIDTTL: 5m}, listeners: [{name: other, port: 8443, tls: {secretName: b}}], replicas: 3, serviceType: NodePort}",
+			"{identity: {path: /a, jwtSVIDTTL: 5m}, listeners: [{name: other, port: 8443, tls: {secretName: b}}, {name: https, port: 444, tls: {secretName: b}}], replicas: 3, serviceType: NodePort}",
 		},
+		"two listeners that exchange their ports and places": {"meshgateways", "{listeners: [" + two + "]}", "{listeners: [{name: admin, port: 443, tls: {secretName: a}}, {name: https, port: 8443, tls: {secretName: a}}]}"},
+		"a listener that goes":                               {"meshgateways", "{listeners: [" + two + "]}", "{listeners: [{name: admin, port: 443, tls: {secretName: a}}]}"},
 	} {
-		t.Run(plural, func(t *testing.T) {
-			c := ruleCase{from: change[0], spec: change[1]}
-			if err := c.submit(t, meshKinds[plural]); err != nil {
+		t.Run(what, func(t *testing.T) {
+			c := ruleCase{from: change[1], spec: change[2]}
+			if err := c.submit(t, meshKinds[change[0]]); err != nil {
 				t.Error(err)
 			}
 		})

@@ -178,6 +178,12 @@ var ruleCases = map[string]map[string]ruleCase{
 		"a path that changes":                {from: "{identity: {path: /a}, " + aListener + "}", spec: "{identity: {path: /b}, " + aListener + "}", field: "spec.identity", message: fixedGateway},
 		"a path that is set":                 {from: "{" + aListener + "}", spec: "{identity: {path: /b}, " + aListener + "}", field: "spec.identity", message: fixedGateway},
 		"a name of an identity that changes": {from: "{identity: {name: a}, " + aListener + "}", spec: "{identity: {name: b}, " + aListener + "}", field: "spec.identity", message: fixedGateway},
+		"a listener that comes when another goes": {
+			from: "{" + aListener + "}", spec: "{listeners: [{name: other, port: 8443, tls: {secretName: a}}]}", field: "spec.listeners", message: "listeners can be added or removed, but not both in one change, for the pods that run have the certificates of the old ones only: ",
+		},
+		"a listener that takes the port of another": {
+			from: "{" + aListener + "}", spec: "{listeners: [{name: https, port: 8443, tls: {secretName: a}}, {name: other, port: 443, tls: {secretName: a}}]}", field: "spec.listeners", message: "listeners that are new must not take the port of one that is there, ",
+		},
 		"one port twice": {
 			spec: "{listeners: [{name: a, port: 443, tls: {secretName: a}}, {name: b, port: 443, tls: {secretName: a}}]}", field: "spec.listeners", message: "listeners must each have a port of their own: choose another ",
 		},

@@ -49,11 +49,12 @@ func (p *pod) load(t *testing.T, id spiffeid.ID, r xds.Resources, files map[stri
 		spire.AddUnixEntry(t, agent, id.Path())
 	}
 	dir := t.TempDir()
+	d, secrets := door{tls: filepath.Join(dir, "tls")}, map[int32]map[string][]byte{}
+	for port := range int32(mesh.GatewayPorts) {
+		secrets[mesh.FirstGatewayPort+port] = newCertificate(t, 1)
+	}
+	d.mount(t, secrets)
 	for name, text := range files {
-		if listener, ok := strings.CutPrefix(strings.TrimSuffix(name, ".yaml"), "tls-"); ok {
-			d := door{tls: filepath.Join(dir, "tls", listener)}
-			d.writeSecret(t, newCertificate(t, 1))
-		}
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, xds.TLSDir, filepath.Join(dir, "tls"))), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -26,7 +26,7 @@ func TestTheGatewayClientPaysThroughTheGateway(t *testing.T) {
 	d := newDoor(t, func(g *mesh.Gateway) { g.Routes[0].GRPC = true })
 	c := config.Default().APIGateway
 	c.Address, c.CAFile = d.at(), filepath.Join(t.TempDir(), "ca.pem")
-	certificate, err := os.ReadFile(filepath.Join(d.tls, "tls.crt"))
+	certificate, err := os.ReadFile(filepath.Join(d.tls, fmt.Sprint(mesh.FirstGatewayPort), "tls.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}

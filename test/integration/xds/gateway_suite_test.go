@@ -56,7 +56,7 @@ type door struct {
 	payments *pod
 	contacts *contacts
 	key      *ecdsa.PrivateKey // of the token issuer
-	tls      string            // the folder of the listener's Secret
+	tls      string            // the folder of the listeners' Secrets
 	dir      string
 }
 
@@ -127,7 +127,7 @@ func (d *door) startPayments(t *testing.T) {
 
 func (d *door) start(t *testing.T) {
 	t.Helper()
-	d.launch(t, newCertificate(t, 1), nil)
+	d.launch(t, map[int32]map[string][]byte{mesh.FirstGatewayPort: newCertificate(t, 1)}, nil)
 	d.pod.awaitReady(t)
 }
 
@@ -175,18 +175,31 @@ func refile(t *testing.T, l *listenerv3.Listener, dir string) {
 	}
 }
 
-// writeSecret replaces the files of the listener's Secret as the kubelet does: a new folder, and a link that is renamed.
+// writeSecret makes the Secret of the first listener the only one that is mounted.
 func (d *door) writeSecret(t *testing.T, files map[string][]byte) {
+	t.Helper()
+	d.mount(t, map[int32]map[string][]byte{mesh.FirstGatewayPort: files})
+}
+
+// mount replaces the files of the volume with the Secrets, each by its listener's target port, as the kubelet does: a new
+// folder, and a link that is renamed.
+func (d *door) mount(t *testing.T, secrets map[int32]map[string][]byte) {
 	t.Helper()
 	version := filepath.Join(d.tls, fmt.Sprintf("..%d", time.Now().UnixNano()))
 	if err := os.MkdirAll(version, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(version, name), text, 0o600); err != nil {
+	for port, files := range secrets {
+		folder := fmt.Sprint(port)
+		if err := os.Mkdir(filepath.Join(version, folder), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		_ = os.Symlink(filepath.Join("..data", name), filepath.Join(d.tls, name))
+		for name, text := range files {
+			if err := os.WriteFile(filepath.Join(version, folder, name), text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = os.Symlink(filepath.Join("..data", folder), filepath.Join(d.tls, folder))
 	}
 	link := filepath.Join(d.tls, "..data_tmp")
 	if err := os.Symlink(filepath.Base(version), link); err != nil {

@@ -119,7 +119,7 @@ func TestAProxyThatHasRejectedItsRoutesIsNotReadyUntilItTakesOthers(t *testing.T
 		JWT: []mesh.JWTProvider{{Name: "users", Issuer: issuer, Audiences: []string{audience}, JWKS: jwks(t, d.key)}},
 	}
 	d.gateway.ID = entry(t, "/door/"+d.gateway.Key.Name)
-	d.launch(t, newCertificate(t, 1), func(r xds.Resources) { spoil(r.Routes[0]) })
+	d.launch(t, map[int32]map[string][]byte{mesh.FirstGatewayPort: newCertificate(t, 1)}, func(r xds.Resources) { spoil(r.Routes[0]) })
 	d.pod.awaitRejected(t)
 	d.pod.staysUnready(t)
 	d.set(t)
@@ -132,7 +132,7 @@ func TestAGatewayWhoseCertificateCannotWorkIsNotReadyUntilAnotherDoes(t *testing
 	d.gateway.ID = entry(t, "/door/"+d.gateway.Key.Name)
 	secret := newCertificate(t, 1)
 	secret["tls.key"] = newCertificate(t, 2)["tls.key"]
-	d.launch(t, secret, nil)
+	d.launch(t, map[int32]map[string][]byte{mesh.FirstGatewayPort: secret}, nil)
 	d.pod.awaitSynced(t)
 	d.pod.staysUnready(t)
 	d.writeSecret(t, newCertificate(t, 3))
@@ -161,12 +161,12 @@ func (p *pod) staysUnready(t *testing.T) {
 	}
 }
 
-// launch starts a gateway with this Secret, and with what change makes of its resources.
-func (d *door) launch(t *testing.T, secret map[string][]byte, change func(xds.Resources)) {
+// launch starts a gateway with these Secrets, and with what change makes of its resources.
+func (d *door) launch(t *testing.T, secrets map[int32]map[string][]byte, change func(xds.Resources)) {
 	t.Helper()
 	d.pod = &pod{key: mesh.ProxyKey{Kind: mesh.KindMeshGateway, NamespacedName: d.gateway.Key}, ip: podAddress()}
-	d.tls = filepath.Join(d.dir, "tls", "https")
-	d.writeSecret(t, secret)
+	d.tls = filepath.Join(d.dir, "tls")
+	d.mount(t, secrets)
 	files := xds.GatewayFiles(d.gateway, bootstrapOptions())
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(d.dir, name), []byte(strings.ReplaceAll(text, xds.TLSDir, filepath.Join(d.dir, "tls"))), 0o600); err != nil {

@@ -21,6 +21,13 @@ func rebind(r xds.Resources, ip string) {
 	for _, l := range r.Listeners {
 		rebindListener(l, ip)
 	}
+	for _, c := range r.Clusters {
+		if c.GetName() == "ready" { // where the gateway asks its own listeners
+			for _, endpoint := range c.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints() {
+				endpoint.GetEndpoint().GetAddress().GetSocketAddress().Address = ip
+			}
+		}
+	}
 }
 
 func rebindListener(l *listenerv3.Listener, ip string) {
