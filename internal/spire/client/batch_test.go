@@ -97,7 +97,7 @@ func TestPlansThatComeWhileCallsAreUnderWayShareTheNextAndEachGetsItsOwnResults(
 		}
 		running.Wait()
 		// 16 plans of three entries are the most that 50 have room for.
-		if diff := cmp.Diff([]int{3, 3, 48, 48, 48, 48, 48, 48, 48, 24}, s.sizes()); diff != "" {
+		if diff := cmp.Diff([]int{3, 3, 24, 48, 48, 48, 48, 48, 48, 48}, slices.Sorted(slices.Values(s.sizes()))); diff != "" {
 			t.Errorf("entries by call (-want +got):\n%s", diff)
 		}
 	})
