@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -26,64 +27,152 @@ type outcome struct {
 	missing []spire.Entry   // of the wanted entries and aliases, what SPIRE does not hold exactly as rendered
 	failed  []client.Result // the writes that SPIRE refused
 	nodes   []mesh.Node
-	unknown []string // nodes that run the identity and that the API server does not show
-	lingers time.Duration
+	// clusterWide is true where one entry is for all nodes; then nodes and unknown are empty.
+	clusterWide bool
+	unknown     []string // nodes that run the identity and that the API server does not show
+	lingers     time.Duration
+	// unfederated are the trust domains that the identity wants to federate with, and of which SPIRE has no bundle.
+	unfederated []string
+	// unnamed are the Services that the identity is not named after since there are too many.
+	unnamed []string
+	// braked are entries in surplus that stay because the deletion brake has tripped, and release is the command against it.
+	braked  []string
+	release string
+	// planned is what a dry run would have written.
+	planned spire.Plan
+	// adoption is what becomes of the entries that the object tells to adopt.
+	adoption adoption
 }
 
 // apply makes SPIRE hold the entries of an identity, with the aliases of the nodes that they are under. It makes one RPC
 // where something is missing, and none where all is right.
 func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.NamespacedName, identity mesh.Identity, accepted bool, problems []mesh.Problem) outcome {
 	owner := identityOwner(key)
-	outcome := outcome{state: r.SPIRE.State(), nodes: identity.Nodes, unknown: identity.UnknownNodes}
+	outcome := outcome{state: r.SPIRE.State(), nodes: identity.Nodes, unknown: identity.UnknownNodes, unfederated: identity.MissingBundles, clusterWide: identity.ClusterWide, unnamed: identity.UnnamedServices}
 	if outcome.decided = outcome.state.Synced && !undecided(key, problems); !outcome.decided {
 		return outcome
 	}
 	if accepted {
-		outcome.want = spire.Entries(mesh.Mesh{Cluster: r.Cluster, Identities: []mesh.Identity{identity}})
+		outcome.want = spire.Own(r.Cluster, identity)
 	}
-	aliases := spire.Entries(mesh.Mesh{Cluster: r.Cluster, Nodes: identity.Nodes})
-	want := slices.Concat(aliases, outcome.want)
-	plan := spire.Diff(want, r.held(owner, identity.Nodes))
-	if accepted { // else it is so by somebody's word, such as a grant that was taken back: that is not put off
-		plan.Delete, outcome.lingers = r.Surplus.Due(owner, plan.Delete)
-	}
+	parents := spire.Parents(r.Cluster, identity)
+	want := slices.Concat(parents, outcome.want)
+	held := r.held(owner, parents)
+	plan := spire.Diff(want, held)
+	surplus := plan.Delete
 	if len(identity.UnknownNodes) > 0 { // whether an entry is in surplus shows only when every node of its pods is known
-		plan.Delete, outcome.lingers = nil, 0
+		surplus, plan.Delete = nil, nil
+	} else if accepted { // else it is so by somebody's word, such as a grant that was taken back: that is not put off
+		plan.Delete, outcome.lingers = r.Surplus.Due(owner, surplus)
+		r.makeBeforeBreak(&plan, want, &outcome)
+	}
+	if outcome.state.Err == nil && r.SPIRE.DryRun() {
+		outcome.planned = plan
+	} else if outcome.state.Err == nil { // a dry run deletes nothing that could be too much
+		plan.Delete, outcome.braked = r.Brake.Pass(owner, surplus, plan.Delete)
+		outcome.release = r.Brake.Command()
 	}
 	if outcome.state.Err == nil && !plan.Empty() {
-		results, err := r.SPIRE.Apply(ctx, plan)
+		duplicates, err := r.withoutDuplicates(ctx, &plan, held)
+		results, failed := r.SPIRE.Apply(ctx, plan)
+		r.Surplus.Deleted(owner, deleted(results))
 		outcome.state = r.SPIRE.State()
-		if err != nil && outcome.state.Err == nil {
+		if err = cmp.Or(err, failed); err != nil && outcome.state.Err == nil {
 			outcome.state.Err = err
 		}
-		outcome.failed = failures(results)
+		outcome.failed = append(failures(results), duplicates...)
+		if outcome.refused() && len(identity.FederatesWith) > 0 {
+			// A bundle may have gone just now. If so, its identities are woken; if this fails, the audit finds the same.
+			_ = r.SPIRE.ReadBundles(ctx)
+		}
 	}
-	left := spire.Diff(want, r.held(owner, identity.Nodes))
+	left := spire.Diff(want, r.held(owner, parents))
 	outcome.missing = slices.Concat(left.Create, left.Update)
 	return outcome
 }
 
-// remove deletes every entry of an owner that is due.
-func (r *ServiceIdentityReconciler) remove(ctx context.Context, owner spire.Owner, due func(surplus []string) ([]string, time.Duration)) outcome {
+// remove deletes every entry of an owner: of one that was deleted at once; of one that is just not there any more, after
+// the grace time and as the brake lets it.
+func (r *ServiceIdentityReconciler) remove(ctx context.Context, owner spire.Owner, atOnce bool) outcome {
 	outcome := outcome{state: r.SPIRE.State()}
 	if !outcome.state.Answers() {
 		return outcome
 	}
 	plan := spire.Diff(nil, r.SPIRE.Of(owner))
-	plan.Delete, outcome.lingers = due(plan.Delete)
+	surplus := plan.Delete
+	if !atOnce {
+		plan.Delete, outcome.lingers = r.Surplus.Due(owner, surplus)
+	}
+	if r.SPIRE.DryRun() {
+		outcome.planned = plan
+	} else if !atOnce {
+		plan.Delete, outcome.braked = r.Brake.Pass(owner, surplus, plan.Delete)
+	}
 	if plan.Empty() {
 		return outcome
 	}
 	results, err := r.SPIRE.Apply(ctx, plan)
+	r.Surplus.Deleted(owner, deleted(results))
 	outcome.state.Err, outcome.failed = err, failures(results)
 	return outcome
 }
 
-// held is what SPIRE holds of an owner and of the nodes' aliases.
-func (r *ServiceIdentityReconciler) held(owner spire.Owner, nodes []mesh.Node) []spire.Held {
+// makeBeforeBreak keeps the entries whose work wanted ones take over until SPIRE was seen to hold all of these.
+func (r *ServiceIdentityReconciler) makeBeforeBreak(plan *spire.Plan, want []spire.Entry, o *outcome) {
+	if r.SPIRE.Seen(want) {
+		return
+	}
+	due := len(plan.Delete)
+	plan.Delete = slices.DeleteFunc(plan.Delete, func(id string) bool { return spire.TakesOver(o.want, id) })
+	if len(plan.Delete) < due && (o.lingers == 0 || r.RetryInterval < o.lingers) {
+		o.lingers = r.RetryInterval // by then the audit has come by
+	}
+}
+
+// withoutDuplicates takes out of a plan the updates after which an entry would be the same, to SPIRE, as one of somebody
+// else's: SPIRE refuses that of an entry to be created only. It returns a result for each, as SPIRE would. It asks the server
+// where an update changes what an entry is about; where it gets no answer, no such update is left.
+func (r *ServiceIdentityReconciler) withoutDuplicates(ctx context.Context, plan *spire.Plan, held []spire.Held) ([]client.Result, error) {
+	moved := slices.DeleteFunc(slices.Clone(plan.Update), func(entry spire.Entry) bool {
+		return slices.ContainsFunc(held, func(h spire.Held) bool { return h.ID == entry.ID && h.Similar(entry) })
+	})
+	if len(moved) == 0 || r.SPIRE.DryRun() {
+		return nil, nil
+	}
+	foreign, asked := map[string][]spire.Held{}, error(nil)
+	for _, entry := range moved {
+		if _, known := foreign[entry.SPIFFEID]; !known && asked == nil {
+			foreign[entry.SPIFFEID], asked = r.SPIRE.Foreign(ctx, entry.SPIFFEID)
+		}
+	}
+	var duplicates []client.Result
+	plan.Update = slices.DeleteFunc(slices.Clone(plan.Update), func(entry spire.Entry) bool {
+		if !slices.ContainsFunc(moved, func(m spire.Entry) bool { return m.ID == entry.ID }) {
+			return false
+		}
+		for _, theirs := range foreign[entry.SPIFFEID] {
+			if theirs.Similar(entry) {
+				duplicates = append(duplicates, client.Result{
+					ID: entry.ID, Op: client.OpUpdate, Code: codes.AlreadyExists, Message: "similar entry already exists", Conflict: &theirs,
+				})
+				return true
+			}
+		}
+		return asked != nil
+	})
+	return duplicates, asked
+}
+
+// held is what SPIRE holds of an owner and, of what belongs to others, of the entries that its own are under.
+func (r *ServiceIdentityReconciler) held(owner spire.Owner, parents []spire.Entry) []spire.Held {
 	held := slices.Clone(r.SPIRE.Of(owner))
-	for _, node := range nodes {
-		held = append(held, r.SPIRE.Of(spire.Owner{Kind: spire.OwnerNode, NodeUID: node.UID})...)
+	for _, parent := range parents {
+		others, _ := spire.ParseEntryID(r.Cluster.Name, parent.ID)
+		for _, entry := range r.SPIRE.Of(others) {
+			if entry.ID == parent.ID {
+				held = append(held, entry)
+			}
+		}
 	}
 	return held
 }
@@ -95,6 +184,9 @@ func (o *outcome) count() *meshv1alpha1.EntryCount {
 		missing[entry.ID] = true
 	}
 	count := &meshv1alpha1.EntryCount{Wanted: int32(len(o.nodes))} //nolint:gosec // a cluster has fewer nodes
+	if o.clusterWide {
+		count.Wanted = 1
+	}
 	for _, entry := range o.want {
 		if !missing[entry.ID] {
 			count.Registered++
@@ -108,10 +200,19 @@ func (o *outcome) count() *meshv1alpha1.EntryCount {
 func (o *outcome) refused() bool { return len(o.failed) > 0 }
 
 // settled reports whether SPIRE answered, and said yes to everything, and nothing waits.
-func (o *outcome) settled() bool { return o.state.Answers() && !o.refused() && o.lingers == 0 }
+func (o *outcome) settled() bool {
+	return o.state.Answers() && !o.refused() && o.lingers == 0 && len(o.braked) == 0 && o.planned.Empty()
+}
 
-// atOnce is for what somebody has deleted by their own word.
-func atOnce(surplus []string) ([]string, time.Duration) { return surplus, 0 }
+// deleted are the entries that are gone by these results.
+func deleted(results []client.Result) (ids []string) {
+	for _, result := range results {
+		if result.Op == client.OpDelete && result.Code == codes.OK {
+			ids = append(ids, result.ID)
+		}
+	}
+	return ids
+}
 
 func failures(results []client.Result) []client.Result {
 	return slices.DeleteFunc(slices.Clone(results), func(result client.Result) bool { return result.Code == codes.OK })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -55,12 +56,21 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 	switch {
 	case o.state.Err != nil:
 		condition.Reason = meshv1alpha1.ReasonSPIREUnavailable
-		condition.Message = "the SPIRE server does not answer; its entries stay as they are, and this is retried automatically: " + o.state.Err.Error()
+		condition.Message = "the SPIRE server does not answer; its entries stay as they are, pods that have the identity keep it for another " + object.Status.OutageBudget +
+			" at least from " + o.state.Since.UTC().Format(time.RFC3339) + " on, and this is retried automatically: " + o.state.Err.Error()
 	case !o.decided:
 		condition.Reason, condition.Message = meshv1alpha1.ReasonSyncing, "the manager is reading what the SPIRE server holds"
 	case o.refused():
 		condition.Status = metav1.ConditionFalse
 		condition.Reason, condition.Message = refusal(o.failed)
+	case !o.planned.Empty():
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, meshv1alpha1.ReasonDryRun, planned(o.planned)
+		if accepted && len(o.missing) == 0 && len(o.unknown) == 0 {
+			condition.Status = metav1.ConditionTrue
+		}
+	case !accepted && len(o.braked) > 0:
+		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDeletionsHeld
+		condition.Message = "nothing is registered any more, see the condition Accepted; " + holding(o)
 	case !accepted:
 		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, meshv1alpha1.ReasonNotAccepted, "nothing is registered: see the condition Accepted"
 	case len(o.unknown) > 0:
@@ -70,6 +80,12 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		// SPIRE took the write, and was seen to hold something else since: the audit has already asked for another look.
 		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDrifted
 		condition.Message = "the SPIRE server does not hold these entries as rendered: " + names(entryIDs(o.missing))
+	case len(o.braked) > 0:
+		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonDeletionsHeld
+		condition.Message = "the SPIRE server holds every entry that is needed; " + holding(o)
+	case o.clusterWide:
+		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonRegistered
+		condition.Message = "the SPIRE server holds the entry for every node of the cluster"
 	case len(o.nodes) == 0:
 		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonNoPods
 		condition.Message = "no pod of service account " + object.Spec.ServiceAccountName + " that the identity selects is bound to a node: no entry is needed yet"
@@ -77,7 +93,51 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		condition.Status, condition.Reason = metav1.ConditionTrue, meshv1alpha1.ReasonRegistered
 		condition.Message = "the SPIRE server holds the entries for " + names(nodeNames(o.nodes))
 	}
+	if condition.Status == metav1.ConditionTrue {
+		qualify(&condition, o)
+	}
 	set(&object.Status.Conditions, object.Generation, condition)
+}
+
+// qualify says of an identity that has all that it needs what is not as its author may think. Every message is kept; of the
+// reasons, that of deletions that wait for somebody's word comes before all others.
+func qualify(registered *metav1.Condition, o outcome) {
+	reason := registered.Reason
+	if words := o.adoption.words(); words != "" {
+		reason = meshv1alpha1.ReasonAdopting
+		registered.Message += "; " + words
+	}
+	if len(o.unnamed) > 0 {
+		registered.Message += "; more Services select its pods than a certificate has names of, and these are left out: " + names(o.unnamed)
+	}
+	if len(o.unfederated) > 0 {
+		reason = meshv1alpha1.ReasonFederationDegraded
+		registered.Message += fmt.Sprintf("; the SPIRE server has no bundle of these trust domains of spec.federatesWith, which are left out until it has: %s. Give it one, for example with spire-server bundle set -id spiffe://%s",
+			names(o.unfederated), o.unfederated[0])
+	}
+	if registered.Reason != meshv1alpha1.ReasonDeletionsHeld {
+		registered.Reason = reason
+	}
+}
+
+// holding words what the brake holds back of an identity.
+func holding(o outcome) string {
+	return "these stay, for too many entries of the cluster would go at a time: " + names(o.braked) +
+		". They go when an administrator says that this is meant: " + o.release
+}
+
+// planned words what a dry run would have written.
+func planned(plan spire.Plan) string {
+	var parts []string
+	for _, part := range []struct {
+		op  string
+		ids []string
+	}{{"create", entryIDs(plan.Create)}, {"update", entryIDs(plan.Update)}, {"delete", plan.Delete}} {
+		if len(part.ids) > 0 {
+			parts = append(parts, part.op+" "+names(part.ids))
+		}
+	}
+	return "the manager runs with --dry-run and writes nothing to SPIRE; it would " + strings.Join(parts, "; ")
 }
 
 // setDeleting says why a deleted identity is still there.
@@ -88,6 +148,9 @@ func setDeleting(object *meshv1alpha1.ServiceIdentity, o outcome) {
 		condition.Status = metav1.ConditionFalse
 		condition.Reason, condition.Message = refusal(o.failed)
 		condition.Message = "the object goes when its entries are deleted: " + condition.Message
+	case !o.planned.Empty():
+		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDryRun
+		condition.Message = "the object goes when its entries are deleted: " + planned(o.planned)
 	case o.state.Err != nil:
 		condition.Reason = meshv1alpha1.ReasonSPIREUnavailable
 		condition.Message = "the object goes when its entries are deleted, and the SPIRE server does not answer; if it is gone for good, remove the finalizer " +
@@ -121,7 +184,7 @@ func refusal(failed []spireclient.Result) (reason, message string) {
 	for _, result := range failed {
 		if other := result.Conflict; other != nil {
 			return meshv1alpha1.ReasonConflict, fmt.Sprintf(
-				"SPIRE holds entry %s, which is not this object's, with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be created: delete that entry, and this one follows automatically",
+				"SPIRE holds entry %s, which is not this object's, with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be created: delete that entry, or adopt it with the annotation mesh.jia.app/adopt-entries, and this one follows automatically",
 				other.ID, other.ParentID, other.SPIFFEID, strings.Join(other.Selectors, " "), result.ID)
 		}
 	}
@@ -178,7 +241,7 @@ func worrying(condition metav1.Condition) bool {
 	switch condition.Reason {
 	case meshv1alpha1.ReasonProgressing, meshv1alpha1.ReasonPending, meshv1alpha1.ReasonTerminating:
 		return false
-	case meshv1alpha1.ReasonSPIREUnavailable:
+	case meshv1alpha1.ReasonSPIREUnavailable, meshv1alpha1.ReasonDeletionsHeld, meshv1alpha1.ReasonFederationDegraded:
 		return true
 	}
 	return condition.Status == metav1.ConditionFalse

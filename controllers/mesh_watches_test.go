@@ -38,7 +38,7 @@ var _ = Describe("a running manager of the mesh", Ordered, func() {
 			Controller: ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
 		})
 		Expect(err).NotTo(HaveOccurred())
-		Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer())).To(Succeed())
+		Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer(), clusterID)).To(Succeed())
 		Expect(controllers.IndexWorld(ctx, mgr.GetFieldIndexer())).To(Succeed())
 		xdsServer = server.New(server.Options{Cluster: clusterID, Log: GinkgoLogr})
 		world := &controllers.World{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Cluster: clusterID}

@@ -46,10 +46,13 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		r.Witness.Saw(owner)
 	case len(held) == 0:
 		r.Witness.Forget(owner)
-	case !r.Witness.Knows(owner) && r.SPIRE.HasChildren(held[0].SPIFFEID):
-		// Perhaps the node of another cluster, whose name this manager was started with. If not, the entries below the
-		// alias go as their identities find them in surplus, and then the alias goes too.
-		r.Witness.Orphaned(owner, len(held))
+	case r.SPIRE.HasChildren(held[0].SPIFFEID):
+		// The node is not shown, and may run all the same; or it is one of another cluster, whose name this manager was
+		// started with. If not, the entries below the alias go as their identities find them in surplus, and the brake
+		// lets them; then the alias goes too.
+		if !r.Witness.Knows(owner) {
+			r.Witness.Orphaned(owner, len(held))
+		}
 		return ctrl.Result{RequeueAfter: r.Surplus.Grace + time.Second}, nil
 	}
 	m, _ := mesh.Build(mesh.Objects{Cluster: r.Cluster, Nodes: nodes.Items})
@@ -60,6 +63,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 		return result, nil
 	}
 	results, err := r.SPIRE.Apply(ctx, plan)
+	r.Surplus.Deleted(owner, deleted(results))
 	if err != nil {
 		log.FromContext(ctx).Info("the alias of a node has to wait for SPIRE", "reason", err.Error())
 		return ctrl.Result{}, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -31,26 +32,45 @@ const (
 	byNode           = "spec.nodeName"           // Pods
 	bySPIFFEPath     = "spiffePath"              // ServiceIdentities
 	byUID            = "metadata.uid"            // Nodes
+	byServiceNames   = "spec.serviceDNSNames"    // ServiceIdentities
+	byPlacement      = "spec.placement"          // ServiceIdentities
+	byFederation     = "spec.federatesWith"      // ServiceIdentities
 )
 
 // IndexFields adds the indexes of this package to a cache. Call it once, before the cache is started.
-func IndexFields(ctx context.Context, indexer client.FieldIndexer) error {
+func IndexFields(ctx context.Context, indexer client.FieldIndexer, cluster mesh.ClusterID) error {
 	for _, index := range []struct {
 		object client.Object
 		field  string
-		value  func(client.Object) string
+		values func(client.Object) []string
 	}{
-		{&corev1.Pod{}, byServiceAccount, func(o client.Object) string { return mesh.ServiceAccountOf(o.(*corev1.Pod)) }},
-		{&corev1.Pod{}, byNode, func(o client.Object) string { return o.(*corev1.Pod).Spec.NodeName }},
-		{&meshv1alpha1.ServiceIdentity{}, byServiceAccount, func(o client.Object) string {
-			return o.(*meshv1alpha1.ServiceIdentity).Spec.ServiceAccountName
+		{&corev1.Pod{}, byServiceAccount, func(o client.Object) []string { return []string{mesh.ServiceAccountOf(o.(*corev1.Pod))} }},
+		{&corev1.Pod{}, byNode, func(o client.Object) []string { return []string{o.(*corev1.Pod).Spec.NodeName} }},
+		{&meshv1alpha1.ServiceIdentity{}, byServiceAccount, func(o client.Object) []string {
+			return []string{o.(*meshv1alpha1.ServiceIdentity).Spec.ServiceAccountName}
 		}},
-		{&meshv1alpha1.ServiceIdentity{}, bySPIFFEPath, func(o client.Object) string { return mesh.Path(o.(*meshv1alpha1.ServiceIdentity)) }},
-		{metadataOf("Node"), byUID, func(o client.Object) string { return string(o.GetUID()) }},
+		{&meshv1alpha1.ServiceIdentity{}, bySPIFFEPath, func(o client.Object) []string {
+			path, err := cluster.Path(o.(*meshv1alpha1.ServiceIdentity))
+			if err != nil {
+				return nil // it is nobody's rival
+			}
+			return []string{path}
+		}},
+		{&meshv1alpha1.ServiceIdentity{}, byFederation, func(o client.Object) (trustDomains []string) {
+			for _, trustDomain := range o.(*meshv1alpha1.ServiceIdentity).Spec.FederatesWith {
+				trustDomains = append(trustDomains, string(trustDomain))
+			}
+			return trustDomains
+		}},
+		{&meshv1alpha1.ServiceIdentity{}, byPlacement, func(o client.Object) []string {
+			return []string{string(o.(*meshv1alpha1.ServiceIdentity).Spec.Placement)}
+		}},
+		{&meshv1alpha1.ServiceIdentity{}, byServiceNames, func(o client.Object) []string {
+			return []string{strconv.FormatBool(o.(*meshv1alpha1.ServiceIdentity).Spec.ServiceDNSNames)}
+		}},
+		{metadataOf("Node"), byUID, func(o client.Object) []string { return []string{string(o.GetUID())} }},
 	} {
-		if err := indexer.IndexField(ctx, index.object, index.field, func(o client.Object) []string {
-			return []string{index.value(o)}
-		}); err != nil {
+		if err := indexer.IndexField(ctx, index.object, index.field, index.values); err != nil {
 			return fmt.Errorf("index %T by %s: %w", index.object, index.field, err)
 		}
 	}
@@ -63,7 +83,9 @@ func CacheOptions() cache.Options {
 	options := cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:       {Transform: stripPod},
+			&corev1.Pod{}: {Transform: stripPod},
+			// All of them: identities are named after people's, too.
+			&corev1.Service{}:   {Transform: stripService},
 			&corev1.ConfigMap{}: {Transform: stripConfigMap},
 			// The labels of a Service are those of its slices.
 			&discoveryv1.EndpointSlice{}: {Label: labels.NewSelector().Add(hasLabel(meshv1alpha1.LabelService))},
@@ -71,7 +93,7 @@ func CacheOptions() cache.Options {
 	}
 	own := labels.SelectorFromSet(labels.Set{workload.LabelManagedBy: workload.ManagedBy})
 	for _, object := range []client.Object{
-		&appsv1.Deployment{}, &corev1.PersistentVolumeClaim{}, &corev1.Service{}, &corev1.ServiceAccount{},
+		&appsv1.Deployment{}, &corev1.PersistentVolumeClaim{}, &corev1.ServiceAccount{},
 		&networkingv1.NetworkPolicy{}, &policyv1.PodDisruptionBudget{},
 	} {
 		options.ByObject[object] = cache.ByObject{Label: own}
@@ -119,13 +141,31 @@ func stripPod(object any) (any, error) {
 	}, nil
 }
 
+// stripService keeps of a Service whom it selects, and of one of which only the metadata is read what everything keeps.
+func stripService(object any) (any, error) {
+	service, ok := object.(*corev1.Service)
+	if !ok {
+		return cache.TransformStripManagedFields()(object)
+	}
+	return &corev1.Service{
+		TypeMeta: service.TypeMeta,
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: service.Namespace, Name: service.Name, UID: service.UID, ResourceVersion: service.ResourceVersion,
+			DeletionTimestamp: service.DeletionTimestamp,
+		},
+		Spec: corev1.ServiceSpec{Type: service.Spec.Type, Selector: service.Spec.Selector},
+	}, nil
+}
+
 // observe reads a ServiceIdentity's neighbourhood: its rivals, their namespaces, its pods and their nodes, and who of
 // them holds entries. What cannot be read is an error: an unreadable world is not an empty one.
 func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1alpha1.ServiceIdentity) (mesh.Objects, error) {
 	objects := mesh.Objects{Cluster: r.Cluster}
 	rivals := &meshv1alpha1.ServiceIdentityList{}
-	if err := r.Client.List(ctx, rivals, client.MatchingFields{bySPIFFEPath: mesh.Path(object)}); err != nil {
-		return objects, fmt.Errorf("list the ServiceIdentities with the path %s: %w", mesh.Path(object), err)
+	if path, err := r.Cluster.Path(object); err == nil { // else it has none, and no rivals
+		if err := r.Client.List(ctx, rivals, client.MatchingFields{bySPIFFEPath: path}); err != nil {
+			return objects, fmt.Errorf("list the ServiceIdentities with the path %s: %w", path, err)
+		}
 	}
 	objects.Identities = append(objects.Identities, *object)
 	for _, rival := range rivals.Items {
@@ -134,6 +174,7 @@ func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1a
 		}
 	}
 	objects.Entries.Unknown = !r.SPIRE.State().Synced
+	objects.Bundles = r.SPIRE.Bundles()
 	namespaces := sets.New[string]()
 	for i := range objects.Identities {
 		key := mesh.KeyOf(&objects.Identities[i])
@@ -149,6 +190,13 @@ func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1a
 			return objects, fmt.Errorf("read Namespace %s, which says what paths are granted: %w", name, err)
 		}
 		objects.Namespaces = append(objects.Namespaces, *namespace)
+	}
+	if object.Spec.ServiceDNSNames {
+		services := &corev1.ServiceList{}
+		if err := r.Client.List(ctx, services, client.InNamespace(object.Namespace)); err != nil {
+			return objects, fmt.Errorf("list the Services of namespace %s: %w", object.Namespace, err)
+		}
+		objects.KubeServices, objects.ClusterDomain = services.Items, r.ClusterDomain
 	}
 	return objects, r.observePods(ctx, object, &objects)
 }

@@ -41,12 +41,22 @@ const identityWorkers = 64
 type ServiceIdentityReconciler struct {
 	Client  client.Client
 	Cluster mesh.ClusterID
-	SPIRE   *registry.Registry
+	// ClusterDomain is what the DNS names of Services end in: cluster.local.
+	ClusterDomain string
+	SPIRE         *registry.Registry
 	// Surplus keeps entries for a grace time after the last pod has left their node.
 	Surplus *Surplus
+	// Adopting keeps the entries of somebody else's that an object adopts for the grace time, from when its own are there.
+	Adopting *Surplus
+	// Brake stops deletions when there are too many at a time.
+	Brake *Brake
 	// Witness knows which identities were there, for when one is gone without having been finalized.
 	Witness *Witness
 	Events  events.EventRecorder
+	// Census counts entries by what is true of them.
+	Census *Census
+	// DefaultTTL is how long X.509 SVIDs live whose identity does not say so: default_x509_svid_ttl of the SPIRE server.
+	DefaultTTL time.Duration
 	// RetryInterval is how long to wait before an entry that SPIRE refused, or that somebody else's stands in the way
 	// of, is tried again: nothing tells when that ends.
 	RetryInterval time.Duration
@@ -80,14 +90,20 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 	m, problems := mesh.Build(objects)
 	identity, accepted := m.Identity(req.NamespacedName)
 	outcome := r.apply(ctx, req.NamespacedName, identity, accepted, problems)
+	if err := r.adopt(ctx, object, identity, &outcome); err != nil && outcome.state.Err == nil {
+		outcome.state.Err = err
+	}
 
 	object.Status.SPIFFEID = r.Cluster.IDOf(object)
 	object.Status.ObservedGeneration = object.Generation
 	if outcome.decided {
 		object.Status.Entries = outcome.count()
 	}
+	object.Status.OutageBudget = r.outageBudget(object).String()
 	setAccepted(object, problems)
 	setRegistered(object, accepted, outcome)
+	object.Status.WaitingPods = waitingPods(object, objects.Pods, outcome)
+	r.Census.count(identityOwner(req.NamespacedName), outcome)
 	setReady(&object.Status.Conditions, object.Generation, meshv1alpha1.ConditionAccepted, meshv1alpha1.ConditionRegistered)
 	return r.result(outcome), nil
 }
@@ -109,7 +125,7 @@ func (r *ServiceIdentityReconciler) finalize(ctx context.Context, object *meshv1
 	}
 	before := object.DeepCopy()
 	owner := identityOwner(mesh.KeyOf(object))
-	outcome := r.remove(ctx, owner, atOnce)
+	outcome := r.remove(ctx, owner, true)
 	if !outcome.settled() {
 		object.Status.ObservedGeneration = object.Generation
 		setDeleting(object, outcome)
@@ -135,7 +151,7 @@ func (r *ServiceIdentityReconciler) gone(ctx context.Context, owner spire.Owner)
 		return ctrl.Result{}
 	}
 	// Nobody's word: a restored etcd looks the same. So there is time to notice.
-	outcome := r.remove(ctx, owner, func(surplus []string) ([]string, time.Duration) { return r.Surplus.Due(owner, surplus) })
+	outcome := r.remove(ctx, owner, false)
 	if outcome.settled() {
 		r.forget(owner)
 	}
@@ -145,12 +161,18 @@ func (r *ServiceIdentityReconciler) gone(ctx context.Context, owner spire.Owner)
 // forget drops what is remembered of an identity that has no entries any more.
 func (r *ServiceIdentityReconciler) forget(owner spire.Owner) {
 	r.Surplus.Forget(owner)
+	r.Adopting.Forget(owner)
+	r.Brake.Forget(owner)
 	r.Witness.Forget(owner)
+	r.Census.forget(owner)
 }
 
 // ensureFinalizer sees to it that the object cannot go before its entries, ahead of the first of them.
 func (r *ServiceIdentityReconciler) ensureFinalizer(ctx context.Context, object *meshv1alpha1.ServiceIdentity) error {
 	before := object.DeepCopy()
+	if r.SPIRE.DryRun() { // who writes no entry must not keep an object
+		return nil
+	}
 	if !controllerutil.AddFinalizer(object, meshv1alpha1.FinalizerEntries) {
 		return nil
 	}
@@ -171,6 +193,10 @@ func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOfPod), builder.WithPredicates(placementChanges)).
 		WatchesMetadata(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOnNode), builder.WithPredicates(comesOrGoes)).
 		WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(t.identitiesInNamespace), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
+		WatchesRawSource(released(r.Brake)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOfService), builder.WithPredicates(selectionChanges)).
+		WatchesRawSource(t.bundles(r.SPIRE)).
+		WatchesRawSource(t.clusterAlias(r.SPIRE)).
 		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerIdentity, requestOfIdentity, t.allIdentities)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: identityWorkers}).
 		Complete(r)

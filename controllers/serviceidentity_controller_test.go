@@ -277,7 +277,7 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		key := mesh.KeyOf(object)
 		created, err := r.spire.Entries.BatchCreateEntry(r.ctx, &entryv1.BatchCreateEntryRequest{Entries: []*spiretypes.Entry{{
 			Id:       "foreign",
-			SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: mesh.Path(object)},
+			SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: mesh.DefaultPath(ns.Name, "pay")},
 			ParentId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: "/paymesh/main/node/" + string(node.UID)},
 			Selectors: []*spiretypes.Selector{
 				{Type: "k8s", Value: "ns:" + ns.Name},

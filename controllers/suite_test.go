@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,6 +81,9 @@ type rig struct {
 
 	identities *controllers.ServiceIdentityReconciler
 	nodes      *controllers.NodeReconciler
+	brakes     *controllers.BrakeReconciler
+	// operator is the namespace that the manager would run in.
+	operator *corev1.Namespace
 }
 
 func newRig() *rig {
@@ -93,11 +97,19 @@ func newRig() *rig {
 	api, err := spireclient.NewUnix(r.spire.Socket, r.metrics)
 	Expect(err).NotTo(HaveOccurred())
 	r.api = api
-	r.registry = registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
+	r.registry = registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr, Registerer: r.metrics})
 	r.cached = startCache(ctx)
 	surplus, witness := &controllers.Surplus{Grace: grace, Clock: r.clock}, controllers.NewWitness(r.metrics)
+	r.operator = namespace("")
+	brake := controllers.NewBrake(controllers.BrakeOptions{
+		Count: controllers.LeastBrakeCount, Share: controllers.DefaultBrakeShare, Total: r.registry.Count, Namespace: r.operator.Name,
+		Surplus: surplus, Clock: r.clock, Registerer: r.metrics,
+	})
+	r.brakes = &controllers.BrakeReconciler{Client: r.cached, Brake: brake, Events: r.events}
 	r.identities = &controllers.ServiceIdentityReconciler{
-		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness, Events: r.events, RetryInterval: retry,
+		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Brake: brake, Witness: witness,
+		Adopting: &controllers.Surplus{Grace: grace, Clock: r.clock},
+		Census:   controllers.NewCensus(r.metrics, surplus), DefaultTTL: time.Hour, Events: r.events, RetryInterval: retry,
 	}
 	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness}
 	ended := make(chan error, 2)
@@ -122,7 +134,7 @@ func startCache(ctx context.Context) client.Client {
 		o.Cache = controllers.CacheOptions()
 	})
 	Expect(err).NotTo(HaveOccurred())
-	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer())).To(Succeed())
+	Expect(controllers.IndexFields(ctx, reader.GetFieldIndexer(), clusterID)).To(Succeed())
 	Expect(controllers.IndexWorld(ctx, reader.GetFieldIndexer())).To(Succeed())
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -138,7 +150,20 @@ func startCache(ctx context.Context) client.Client {
 // restart has the reconcilers know nothing of SPIRE, as in a manager that starts while SPIRE is away.
 func (r *rig) restart() {
 	GinkgoHelper()
-	r.registry = registry.New(r.api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
+	r.startRegistry(registry.Options{})
+	Eventually(func() error { return r.registry.State().Err }).ShouldNot(Succeed())
+}
+
+// restartWith has the reconcilers read all of SPIRE anew, in another manner.
+func (r *rig) restartWith(options registry.Options) {
+	GinkgoHelper()
+	r.startRegistry(options)
+	Eventually(func() bool { return r.registry.State().Answers() }).Should(BeTrue())
+}
+
+func (r *rig) startRegistry(options registry.Options) {
+	options.AuditInterval, options.Logger = audit, GinkgoLogr
+	r.registry = registry.New(r.api, clusterID, options)
 	r.identities.SPIRE, r.nodes.SPIRE = r.registry, r.registry
 	ctx, cancel := context.WithCancel(r.ctx)
 	ended := make(chan error, 1)
@@ -147,7 +172,6 @@ func (r *rig) restart() {
 		cancel()
 		Expect(<-ended).To(Succeed())
 	})
-	Eventually(func() error { return r.registry.State().Err }).ShouldNot(Succeed())
 }
 
 // reconcile calls the reconciler once the cache shows the objects as they were last written.
@@ -197,13 +221,35 @@ func (r *rig) writes() (count int) {
 		}
 		for _, metric := range family.GetMetric() {
 			for _, label := range metric.GetLabel() {
-				if label.GetName() == "method" && label.GetValue() != "ListEntries" && label.GetValue() != "GetEntry" {
+				if label.GetName() == "method" && strings.HasPrefix(label.GetValue(), "Batch") {
 					count += int(metric.GetCounter().GetValue())
 				}
 			}
 		}
 	}
 	return count
+}
+
+// audits counts how often the registry has read through all entries.
+func (r *rig) audits() float64 {
+	GinkgoHelper()
+	families, err := r.metrics.Gather()
+	Expect(err).NotTo(HaveOccurred())
+	for _, family := range families {
+		if family.GetName() == "paymesh_spire_audits_total" {
+			return family.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	Fail("nothing counts the audits")
+	return 0
+}
+
+// createByHand makes an entry that is nobody's of paymesh.
+func (r *rig) createByHand(entry *spiretypes.Entry) {
+	GinkgoHelper()
+	answer, err := r.spire.Entries.BatchCreateEntry(r.ctx, &entryv1.BatchCreateEntryRequest{Entries: []*spiretypes.Entry{entry}})
+	Expect(err).NotTo(HaveOccurred())
+	Expect(answer.Results[0].Status.Message).To(Equal("OK"))
 }
 
 // entries are what SPIRE holds, by ID.
@@ -242,6 +288,14 @@ func statusOf(object *meshv1alpha1.ServiceIdentity, conditionType string) string
 		return ""
 	}
 	return string(condition.Status) + " " + condition.Reason
+}
+
+// pathOf is the path of the SPIFFE ID that the object wants.
+func pathOf(object *meshv1alpha1.ServiceIdentity) string {
+	GinkgoHelper()
+	path, err := clusterID.Path(object)
+	Expect(err).NotTo(HaveOccurred())
+	return path
 }
 
 // namespace makes a namespace of its own for a spec, with path prefixes granted to it.

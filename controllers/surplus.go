@@ -48,6 +48,36 @@ func (s *Surplus) Due(owner spire.Owner, surplus []string) (due []string, linger
 	return due, lingers
 }
 
+// Deleted drops entries of an owner that are gone now, and so are in surplus no more.
+func (s *Surplus) Deleted(owner spire.Owner, ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		delete(s.since[owner], id)
+	}
+	if len(s.since[owner]) == 0 {
+		delete(s.since, owner)
+	}
+}
+
+// within are the entries in surplus whose grace is over by then.
+func (s *Surplus) within(d time.Duration) map[spire.Owner][]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, list := s.Clock.Now(), map[spire.Owner][]string{}
+	for owner, since := range s.since {
+		for id, first := range since {
+			if s.Grace-now.Sub(first) <= d {
+				list[owner] = append(list[owner], id)
+			}
+		}
+	}
+	return list
+}
+
+// all are the entries in surplus.
+func (s *Surplus) all() map[spire.Owner][]string { return s.within(s.Grace) }
+
 // Forget drops what is remembered of an owner that is gone.
 func (s *Surplus) Forget(owner spire.Owner) {
 	s.mu.Lock()

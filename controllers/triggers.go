@@ -36,7 +36,7 @@ func (t triggers) rivals(ctx context.Context, object client.Object) []ctrl.Reque
 		return nil
 	}
 	var others []ctrl.Request
-	for _, request := range t.identities(ctx, client.MatchingFields{bySPIFFEPath: mesh.Path(identity)}) {
+	for _, request := range t.claimants(ctx, identity) {
 		if request.NamespacedName != mesh.KeyOf(identity) {
 			others = append(others, request)
 		}
@@ -50,6 +50,12 @@ func (t triggers) identitiesOfPod(ctx context.Context, object client.Object) []c
 		return nil
 	}
 	return t.identities(ctx, client.InNamespace(pod.Namespace), client.MatchingFields{byServiceAccount: mesh.ServiceAccountOf(pod)})
+}
+
+// identitiesOfService are those that are named after the Services of their namespace. Which of these select their pods the
+// model tells.
+func (t triggers) identitiesOfService(ctx context.Context, service client.Object) []ctrl.Request {
+	return t.identities(ctx, client.InNamespace(service.GetNamespace()), client.MatchingFields{byServiceNames: "true"})
 }
 
 // identitiesOnNode are those of the pods that are bound to the node: they may have been waiting for it to be known.
@@ -75,9 +81,18 @@ func (t triggers) identitiesInNamespace(ctx context.Context, namespace client.Ob
 	}
 	var requests []ctrl.Request
 	for i := range list.Items {
-		requests = append(requests, t.identities(ctx, client.MatchingFields{bySPIFFEPath: mesh.Path(&list.Items[i])})...)
+		requests = append(requests, t.claimants(ctx, &list.Items[i])...)
 	}
 	return requests
+}
+
+// claimants are those that want the SPIFFE ID of an identity, itself included.
+func (t triggers) claimants(ctx context.Context, identity *meshv1alpha1.ServiceIdentity) []ctrl.Request {
+	path, err := t.cluster.Path(identity)
+	if err != nil {
+		return nil // it wants none
+	}
+	return t.identities(ctx, client.MatchingFields{bySPIFFEPath: path})
 }
 
 func (t triggers) identities(ctx context.Context, opts ...client.ListOption) []ctrl.Request {
@@ -133,6 +148,36 @@ func (t triggers) drift(entries *registry.Registry, kind spire.OwnerKind, reques
 	})
 }
 
+// clusterAlias wakes the identities for the whole cluster when what they hang on is not as it was left in SPIRE: where no
+// bootstrap container runs beside the server, nobody else makes it again.
+func (t triggers) clusterAlias(entries *registry.Registry) source.Source {
+	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
+		entries.Notify(func(owner spire.Owner) {
+			if owner.Kind != spire.OwnerBootstrap {
+				return
+			}
+			for _, request := range t.identities(ctx, client.MatchingFields{byPlacement: string(meshv1alpha1.PlacementCluster)}) {
+				queue.Add(request)
+			}
+		}, func() {})
+		return nil
+	})
+}
+
+// bundles wakes the identities that federate with a trust domain whose bundle has come to SPIRE or gone.
+func (t triggers) bundles(entries *registry.Registry) source.Source {
+	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
+		entries.NotifyBundles(func(trustDomains []string) {
+			for _, trustDomain := range trustDomains {
+				for _, request := range t.identities(ctx, client.MatchingFields{byFederation: trustDomain}) {
+					queue.Add(request)
+				}
+			}
+		})
+		return nil
+	})
+}
+
 func requestOfIdentity(owner spire.Owner) ctrl.Request {
 	return ctrl.Request{NamespacedName: owner.Identity}
 }
@@ -178,4 +223,11 @@ var placementChanges = updatesWhere(func(e event.UpdateEvent) bool {
 	after, ok2 := e.ObjectNew.(*corev1.Pod)
 	return !ok || !ok2 || before.Spec.NodeName != after.Spec.NodeName || before.Status.Phase != after.Status.Phase ||
 		before.Spec.ServiceAccountName != after.Spec.ServiceAccountName || !labels.Equals(before.Labels, after.Labels)
+})
+
+// selectionChanges lets through what changes whom a Service selects.
+var selectionChanges = updatesWhere(func(e event.UpdateEvent) bool {
+	before, ok := e.ObjectOld.(*corev1.Service)
+	after, ok2 := e.ObjectNew.(*corev1.Service)
+	return !ok || !ok2 || before.UID != after.UID || before.Spec.Type != after.Spec.Type || !labels.Equals(before.Spec.Selector, after.Spec.Selector)
 })

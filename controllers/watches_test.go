@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -14,17 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
-	"k8s.io/utils/clock"
-	"k8s.io/utils/ptr"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
-	"github.com/jia-app/paymesh/controllers"
-	spireclient "github.com/jia-app/paymesh/internal/spire/client"
-	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
@@ -32,37 +23,14 @@ import (
 var _ = Describe("a running manager", Ordered, func() {
 	var server *lab.SPIREServer
 	var apiProxy *lab.Proxy // between the manager and the API server
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx := context.Background()
 
 	BeforeAll(func() {
 		server = lab.StartSPIREServer(GinkgoT(), lab.SPIREOptions{})
 		config := rest.CopyConfig(apiServer.Config)
 		apiProxy = lab.StartProxy(GinkgoT(), strings.Trim(strings.TrimPrefix(config.Host, "https:"), "/"))
 		config.Host = "https://" + apiProxy.Address
-		mgr, err := ctrl.NewManager(config, ctrl.Options{
-			Scheme: scheme, Cache: controllers.CacheOptions(), Logger: GinkgoLogr,
-			Metrics:    metricsserver.Options{BindAddress: "0"},
-			Controller: ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
-		})
-		Expect(err).NotTo(HaveOccurred())
-		api, err := spireclient.NewUnix(server.Socket, nil)
-		Expect(err).NotTo(HaveOccurred())
-		entries := registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})
-		Expect(mgr.Add(api)).To(Succeed())
-		Expect(mgr.Add(entries)).To(Succeed())
-		Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer())).To(Succeed())
-		surplus, witness := &controllers.Surplus{Grace: 2 * time.Second, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
-		Expect((&controllers.ServiceIdentityReconciler{
-			Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus, Witness: witness,
-			Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
-		}).SetupWithManager(mgr)).To(Succeed())
-		Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr)).To(Succeed())
-		ended := make(chan error, 1)
-		go func() { ended <- mgr.Start(ctx) }()
-		DeferCleanup(func() {
-			cancel()
-			Eventually(ended).Should(Receive(Succeed()))
-		})
+		startManager(config, server)
 	})
 
 	ready := func(object *meshv1alpha1.ServiceIdentity, want string) {
@@ -120,6 +88,21 @@ var _ = Describe("a running manager", Ordered, func() {
 		Eventually(func() error { return live.Get(ctx, client.ObjectKeyFromObject(object), object) }).ShouldNot(Succeed())
 	})
 
+	It("takes a partner up when its bundle comes, and makes the alias of the cluster again, without being asked", func() {
+		ns, on := namespace(""), node()
+		object := identity(ns, "abroad", federatesWith("bank.example"))
+		wide := identity(ns, "everywhere", clusterWide)
+		pod(ns, "abroad", on.Name)
+		ready(object, "True Ready")
+		Eventually(entry).WithArguments(entryID(object, on)).ShouldNot(BeNil())
+		Eventually(entry).WithArguments(clusterEntryID(wide)).ShouldNot(BeNil())
+		server.SetBundle(GinkgoT(), "bank.example")
+		Eventually(func() []string { return entry(entryID(object, on)).GetFederatesWith() }).Should(Equal([]string{"bank.example"}))
+		_, err := server.Entries.BatchDeleteEntry(ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{clusterAliasID}})
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(entry).WithArguments(clusterAliasID).ShouldNot(BeNil())
+	})
+
 	It("follows the grants of a namespace, and gives an ID on when its owner is deleted", func() {
 		ns, on := namespace(""), node()
 		owner := identity(ns, "owner", path("/given-on"))
@@ -136,6 +119,33 @@ var _ = Describe("a running manager", Ordered, func() {
 		ready(heir, "True Ready")
 		Eventually(entry).WithArguments(entryID(heir, on)).ShouldNot(BeNil())
 		Expect(entry(entryID(owner, on))).To(BeNil())
+	})
+
+	It("names an identity after a Service that comes, and no more when it goes, without being asked", func() {
+		ns, on := namespace(""), node()
+		object := identity(ns, "pay", serviceDNSNames)
+		one := pod(ns, "pay", on.Name)
+		Eventually(entry).WithArguments(entryID(object, on)).ShouldNot(BeNil())
+		service := selecting(ns, "payments", "pay")
+		one.Labels = map[string]string{"app": "pay"}
+		Expect(live.Update(ctx, one)).To(Succeed())
+		names := func() []string { return entry(entryID(object, on)).GetDnsNames() }
+		Eventually(names).Should(ContainElement("payments." + ns.Name + ".svc"))
+		gone(service)
+		Eventually(names).Should(BeEmpty())
+	})
+
+	It("gives the ID of a path template on, too", func() {
+		ns := namespace("/shops")
+		owner := identity(ns, "owner", pathTemplate("/shops/{{cluster}}-{{podLabels.tier}}", map[string]meshv1alpha1.LabelValue{"tier": "a"}))
+		ready(owner, "True Ready")
+		heir := identity(ns, "heir", path("/shops/main-a"))
+		ready(heir, "False IDClaimed")
+		Expect(live.Delete(ctx, owner)).To(Succeed())
+		ready(heir, "True Ready")
+		ns.Annotations = nil
+		Expect(live.Update(ctx, ns)).To(Succeed())
+		ready(heir, "False PathNotGranted")
 	})
 
 	It("keeps an ID with who had it while nothing of it runs, and gives it on when its grant is taken back", func() {

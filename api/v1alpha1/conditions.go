@@ -29,14 +29,19 @@ const (
 	ReasonPathReserved = "PathReserved"
 	// ReasonPathInvalid (False): together with the trust domain the path is not a valid SPIFFE ID.
 	ReasonPathInvalid = "PathInvalid"
+	// ReasonPathValueMissing (False): the path template needs a label that podLabels does not have, or has without a value.
+	ReasonPathValueMissing = "PathValueMissing"
 	// ReasonIDClaimed (False): another ServiceIdentity had this SPIFFE ID first. The message names it.
 	ReasonIDClaimed = "IDClaimed"
 )
 
 // Reasons of the condition Registered.
 const (
-	// ReasonRegistered (True): SPIRE holds an entry for each node that runs the identity.
+	// ReasonRegistered (True): SPIRE holds an entry for each node that runs the identity, or the one for the cluster.
 	ReasonRegistered = "Registered"
+	// ReasonFederationDegraded (True): SPIRE holds every entry that is needed, but has no bundle of some of federatesWith. The
+	// message names them. They join by themselves when the bundle is there.
+	ReasonFederationDegraded = "FederationDegraded"
 	// ReasonNoPods (True): no pod that the identity selects is bound to a node, so SPIRE needs no entry yet.
 	ReasonNoPods = "NoPods"
 	// ReasonNotAccepted (False): nothing is registered since the identity is not accepted. Of a MeshService and a MeshGateway
@@ -49,8 +54,20 @@ const (
 	ReasonRejected = "Rejected"
 	// ReasonDrifted (False): SPIRE was seen to hold something else than was written. It is written again by itself.
 	ReasonDrifted = "Drifted"
+	// ReasonDeletionsHeld (True, False): SPIRE holds every entry that is needed, and others that nobody needs: too many would
+	// go at a time, so the deletion brake holds them back. The message holds the command that lets them go. It is False where
+	// the identity is not accepted.
+	ReasonDeletionsHeld = "DeletionsHeld"
+	// ReasonDryRun (False, True): the manager runs with --dry-run. The message holds what it would write. It is True where that
+	// is only to delete entries that nobody needs.
+	ReasonDryRun = "DryRun"
+	// ReasonAdopting (True): SPIRE holds every entry that is needed, and entries of somebody else's that the annotation
+	// mesh.jia.app/adopt-entries names. The message says which of them go, and which stay and why.
+	ReasonAdopting = "Adopting"
 	// ReasonNodeUnknown (Unknown): pods are bound to a node that the API server does not show. No entry is removed meanwhile.
 	ReasonNodeUnknown = "NodeUnknown"
+	// ReasonUnscheduled (of status.waitingPods alone): the pods are bound to no node yet.
+	ReasonUnscheduled = "Unscheduled"
 	// ReasonSPIREUnavailable (Unknown): the SPIRE server could not be reached, or did not answer. Entries stay as they are.
 	ReasonSPIREUnavailable = "SPIREUnavailable"
 	// ReasonSyncing (Unknown): the manager has not yet read through what the SPIRE server holds.
@@ -64,6 +81,8 @@ const (
 	ReasonIdentityNotFound = "IdentityNotFound"
 	// ReasonIdentityMismatch (False): the ServiceIdentity that spec.identity.name names is for other pods.
 	ReasonIdentityMismatch = "IdentityMismatch"
+	// ReasonTrustDomainForeign (False): a from.spiffeID is of another trust domain, whose certificates the sidecars do not take.
+	ReasonTrustDomainForeign = "TrustDomainForeign"
 	// ReasonConfigInvalid (False): the payment service would not start with spec.workload.config. The message holds its words.
 	ReasonConfigInvalid = "ConfigInvalid"
 	// ReasonPatchInvalid (False): spec.workload.patch cannot be applied, or reaches what it may not.
@@ -159,6 +178,16 @@ const (
 // by commas. A path grants itself and all below it, in whole segments: /payments grants /payments and /payments/api, not
 // /payments-api. Only who may edit Namespaces can set it.
 const AnnotationSPIFFEPathPrefixes = "mesh.jia.app/spiffe-path-prefixes"
+
+// AnnotationReleaseDeletions on the Namespace that the manager runs in lets the entries go that the deletion brake holds
+// back. Its value is the time at which the brake tripped, as the condition and the event of it have it, so that it is good
+// for that once.
+const AnnotationReleaseDeletions = "mesh.jia.app/release-deletions"
+
+// AnnotationAdoptEntries on a ServiceIdentity names entries that somebody else has made in SPIRE, by hand or by another
+// controller, and that its own are to take the place of: their entry IDs, separated by commas, or * for all that have its
+// SPIFFE ID. They go when its own have been there for the grace time, and only where its own are for the same workloads.
+const AnnotationAdoptEntries = "mesh.jia.app/adopt-entries"
 
 // FinalizerWorkload keeps a deleted MeshService or MeshGateway until its pods, its proxies' config and its entries are gone,
 // in this order: a pod that drains needs its identity to the end.

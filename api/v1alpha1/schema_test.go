@@ -214,7 +214,7 @@ func TestTheCommentOfEachFieldStartsWithItsJSONNameAndFitsTheDescription(t *test
 }
 
 func TestEachConditionTypeAndReasonIsADocumentedConstant(t *testing.T) {
-	reason := regexp.MustCompile(`^Reason(\w+) \((True|False|Unknown)(, (True|False|Unknown))*\): `)
+	reason := regexp.MustCompile(`^Reason(\w+) \(((True|False|Unknown)(, (True|False|Unknown))*|of status\.\w+ alone)\): `)
 	valid := regexp.MustCompile(`^[A-Z][A-Za-z]{1,62}$`)
 	types, reasons := 0, 0
 	for _, file := range parse(t, "conditions.go") {

@@ -6,6 +6,9 @@ import (
 
 // ServiceIdentitySpec says which pods get an identity, and which one.
 // +kubebuilder:validation:XValidation:rule="has(self.path) == has(oldSelf.path) && (!has(self.path) || self.path == oldSelf.path)",fieldPath=".path",message="path cannot be set, changed or removed later, for it is the SPIFFE ID that peers know: create another ServiceIdentity and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="has(self.pathTemplate) == has(oldSelf.pathTemplate) && (!has(self.pathTemplate) || self.pathTemplate == oldSelf.pathTemplate)",fieldPath=".pathTemplate",message="pathTemplate cannot be set, changed or removed later, for it makes the SPIFFE ID that peers know: create another ServiceIdentity and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="!has(self.pathTemplate) || has(self.podLabels) == has(oldSelf.podLabels) && (!has(self.podLabels) || self.podLabels == oldSelf.podLabels)",fieldPath=".podLabels",message="podLabels cannot be changed beside a pathTemplate, which may make the SPIFFE ID of them: create another ServiceIdentity and delete this one when nobody uses it"
+// +kubebuilder:validation:XValidation:rule="!has(self.path) || !has(self.pathTemplate)",fieldPath=".pathTemplate",message="pathTemplate and path exclude one another: write one of them"
 type ServiceIdentitySpec struct {
 	// path is the path of the SPIFFE ID: /payments/api makes spiffe://<trust domain>/payments/api. At most 1,784 bytes, so
 	// that the whole ID keeps to 2,048; not /spire or below. Unset, it is /ns/<namespace>/sa/<serviceAccountName>. Any
@@ -16,6 +19,16 @@ type ServiceIdentitySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^(/([.]*[a-zA-Z0-9_-][a-zA-Z0-9._-]*|[.]{3,}))+$')",message="path must consist of segments, as in /payments/api: each a slash and then letters, digits, dots, hyphens or underscores; no empty segment, no . or .. as a segment, no slash at the end; for the default ID leave path out"
 	// +kubebuilder:validation:XValidation:rule="self != '/spire' && !self.startsWith('/spire/')",message="path must not be /spire or below it, which SPIRE keeps for itself: choose another first segment"
 	Path string `json:"path,omitempty"`
+
+	// pathTemplate is a path with places for values, instead of path: /{{cluster}}/{{namespace}}/pay-{{podLabels.tier}}. The
+	// variables are {{cluster}}, {{namespace}}, {{serviceAccount}} and {{podLabels.<key>}}, which takes the value that
+	// podLabels has for the key: where there is none, the object is not Accepted. At most 1,784 bytes. What comes out is
+	// granted as path is. Immutable, and podLabels with it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1784
+	// +kubebuilder:validation:XValidation:rule="self.matches('^(/([a-zA-Z0-9._-]|[{][{](cluster|namespace|serviceAccount|podLabels[.][a-zA-Z0-9./_-]+)[}][}])+)+$') && !self.matches('/[.]{1,2}(/|$)')",message="pathTemplate must consist of segments, as in /{{namespace}}/{{podLabels.app}}: each a slash, then letters, digits, dots, hyphens, underscores and {{cluster}}, {{namespace}}, {{serviceAccount}} or {{podLabels.<key>}}, without spaces; no empty segment, no . or .. as a segment, no slash at the end"
+	// +kubebuilder:validation:XValidation:rule="self != '/spire' && !self.startsWith('/spire/')",message="pathTemplate must not be /spire or below it, which SPIRE keeps for itself: choose another first segment"
+	PathTemplate string `json:"pathTemplate,omitempty"`
 
 	// serviceAccountName is the ServiceAccount, in the same namespace, whose pods get the identity. At most 253 characters.
 	// Immutable.
@@ -52,6 +65,28 @@ type ServiceIdentitySpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	DNSNames []DNSName `json:"dnsNames,omitempty"`
 
+	// serviceDNSNames adds the DNS names of the Services that select a pod of the identity, as name, name.namespace,
+	// name.namespace.svc and with the cluster's domain, behind dnsNames. They come and go with the Services, without a new
+	// identity: SPIRE renews the certificates. Of more than 16 Services the first by name count. Default false.
+	// +optional
+	ServiceDNSNames bool `json:"serviceDNSNames,omitempty"`
+
+	// federatesWith are the trust domains whose bundles the pods get beside their own, so that they can check who calls them
+	// from there: partner.example, without spiffe://. At most 32, each at most 255 characters. One of which the SPIRE server
+	// has no bundle is left out, named in the condition Registered, and joins when there is one. The own needs no mention.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	FederatesWith []TrustDomain `json:"federatesWith,omitempty"`
+
+	// placement is where SPIRE lets the identity be had. Node (the default): on the nodes that run its pods, an entry for each,
+	// so that a node that is broken into yields only what runs there. Cluster: on every node of the cluster, by one entry that
+	// is there before any pod; for what runs on most nodes or must start at once. It can be changed: the new entries are there
+	// before the old ones go.
+	// +optional
+	// +kubebuilder:default=Node
+	Placement Placement `json:"placement,omitempty"`
+
 	// hint tells a workload that has several identities which one this is (SPIFFE Workload API, section 5.2.1). At most
 	// 255 characters. SPIRE gives a workload only one of its identities with the same hint.
 	// +optional
@@ -70,6 +105,22 @@ type LabelValue string
 // +kubebuilder:validation:XValidation:rule="!self.matches('(^|[.])..--')",message="dnsNames must not have two hyphens as the third and fourth character of a label, as xn--... has: SPIRE refuses all of these but correct punycode; choose another name"
 type DNSName string
 
+// Placement says where an identity can be had: Node or Cluster.
+// +kubebuilder:validation:Enum=Node;Cluster
+type Placement string
+
+const (
+	// PlacementNode is an entry for each node that runs pods of the identity.
+	PlacementNode Placement = "Node"
+	// PlacementCluster is one entry for all nodes of the cluster.
+	PlacementCluster Placement = "Cluster"
+)
+
+// TrustDomain is the name of a SPIFFE trust domain, as SPIFFE-ID, section 2.1, has it: at most 255 characters.
+// +kubebuilder:validation:MaxLength=255
+// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9._-]+$')",message="federatesWith must be names of trust domains, for example partner.example: lower case letters, digits, dots, hyphens and underscores; no spiffe://, no path"
+type TrustDomain string
+
 // ServiceIdentityStatus says what of the spec is true.
 type ServiceIdentityStatus struct {
 	// observedGeneration is the generation of the spec that this status was computed from.
@@ -82,9 +133,24 @@ type ServiceIdentityStatus struct {
 	// +kubebuilder:validation:MaxLength=2048
 	SPIFFEID string `json:"spiffeID,omitempty"`
 
-	// entries counts the registration entries, one for each node that runs the identity.
+	// entries counts the registration entries: one for each node that runs the identity, or with placement Cluster one.
 	// +optional
 	Entries *EntryCount `json:"entries,omitempty"`
+
+	// waitingPods are the pods of the identity that do not have it, by why: the reason of the condition Registered where SPIRE
+	// does not hold what they need; NodeUnknown where the API server does not show their node; Unscheduled where they are
+	// bound to none yet.
+	// +optional
+	// +listType=map
+	// +listMapKey=reason
+	// +kubebuilder:validation:MaxItems=8
+	WaitingPods []WaitingPods `json:"waitingPods,omitempty"`
+
+	// outageBudget is how long a pod that has its X.509 SVID keeps a valid one, at least, when the SPIRE server goes away:
+	// half of the SVID's lifetime, since agents renew it at that age. An example is 30m0s.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	OutageBudget string `json:"outageBudget,omitempty"`
 
 	// conditions are Accepted, Registered and Ready.
 	// +optional
@@ -94,9 +160,29 @@ type ServiceIdentityStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
+// WaitingPods are pods that wait for the same thing.
+type WaitingPods struct {
+	// reason is what they wait for. At most 64 characters.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason"`
+
+	// count is how many they are.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	Count int32 `json:"count"`
+
+	// names are those of the first ten of them, in alphabetical order.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	// +kubebuilder:validation:items:MaxLength=253
+	Names []string `json:"names,omitempty"`
+}
+
 // EntryCount counts the registration entries of an identity.
 type EntryCount struct {
-	// wanted is the number of nodes that run pods of the identity.
+	// wanted is the number of nodes that run pods of the identity, and 1 with placement Cluster.
 	// +required
 	// +kubebuilder:validation:Minimum=0
 	Wanted int32 `json:"wanted"`
@@ -113,7 +199,7 @@ type EntryCount struct {
 }
 
 // ServiceIdentity gives the pods of a ServiceAccount a SPIFFE ID: it becomes registration entries in the SPIRE server,
-// one for each node that runs such a pod.
+// one for each node that runs such a pod, or one for the cluster.
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=sid,categories=paymesh

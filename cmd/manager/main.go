@@ -16,6 +16,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // a kubeconfig may name any of client-go's ways to authenticate
 	"k8s.io/utils/clock"
@@ -50,8 +51,13 @@ const (
 
 type flags struct {
 	trustDomain, clusterName            string
+	clusterDomain                       string
 	spireAddress, spireSocket, workload string
 	auditInterval, entryGrace           time.Duration
+	defaultTTL                          time.Duration
+	brakeCount                          int
+	brakeShare                          float64
+	dryRun                              bool
 	metricsAddress, probeAddress        string
 	leaderElect                         bool
 	leaderElectNamespace                string
@@ -68,11 +74,16 @@ func parseFlags(args []string) (flags, error) {
 	set.SetOutput(io.Discard) // main prints the error, once
 	set.StringVar(&f.trustDomain, "trust-domain", "", "The trust domain of the SPIRE server, for example jia.app. Required.")
 	set.StringVar(&f.clusterName, "cluster-name", "", "The name that SPIRE's k8s_psat node attestor has for this cluster: letters, digits, hyphens, underscores. Required; unique among the clusters of the SPIRE server, since it marks which entries are this manager's.")
+	set.StringVar(&f.clusterDomain, "cluster-domain", "cluster.local", "What the DNS names of the cluster's Services end in, for identities with serviceDNSNames.")
 	set.StringVar(&f.spireAddress, "spire-server-address", "", "Host and port of the SPIRE server's API, dialled with mTLS by this manager's own SVID. Either this or --spire-server-socket.")
 	set.StringVar(&f.spireSocket, "spire-server-socket", "", "Path of the SPIRE server's admin socket, where the manager runs beside it.")
 	set.StringVar(&f.workload, "workload-api", "unix:///run/spire/agent-sockets/spire-agent.sock", "Address of the SPIFFE Workload API that gives the manager its own SVID.")
 	set.DurationVar(&f.auditInterval, "audit-interval", registry.DefaultAuditInterval, "How long it may take until an entry that somebody deleted or changed in SPIRE is put right.")
 	set.DurationVar(&f.entryGrace, "entry-grace", 5*time.Minute, "How long an entry stays after the last pod of its identity left the node, so that a pod that comes back finds it.")
+	set.IntVar(&f.brakeCount, "deletion-brake-count", controllers.DefaultBrakeCount, "How many entries that nobody needs any more may go within a minute; more than that stay until an administrator lets them go. At least 10. Those of ServiceIdentities that somebody deletes do not count.")
+	set.Float64Var(&f.brakeShare, "deletion-brake-share", controllers.DefaultBrakeShare, "The same as a share of all entries of the cluster, above 0 and up to 1; the lower of the two limits holds, and 10 may go in any case.")
+	set.DurationVar(&f.defaultTTL, "spire-default-x509-svid-ttl", time.Hour, "The default_x509_svid_ttl of the SPIRE server: only for what status.outageBudget says of identities without x509SVIDTTL.")
+	set.BoolVar(&f.dryRun, "dry-run", false, "Write nothing to the SPIRE server: what would be written is logged, and shown in the condition Registered of each ServiceIdentity. Kubernetes objects are written all the same.")
 	set.StringVar(&f.metricsAddress, "metrics-bind-address", ":8443", "Where /metrics is served, over HTTPS and to those only whom the API server lets read it; 0 turns it off.")
 	set.StringVar(&f.probeAddress, "health-probe-bind-address", ":8081", "Where /healthz and /readyz are served.")
 	set.BoolVar(&f.leaderElect, "leader-elect", false, "Elect a leader among several managers: only the leader writes.")
@@ -103,12 +114,20 @@ func (f flags) checkSPIRE() error {
 		return errors.New("--trust-domain is required: the trust domain of the SPIRE server, for example jia.app")
 	case f.clusterName == "":
 		return errors.New("--cluster-name is required: the name that SPIRE's k8s_psat node attestor has for this cluster")
+	case len(validation.IsDNS1123Subdomain(f.clusterDomain)) > 0:
+		return fmt.Errorf("--cluster-domain is %q: want the domain of the cluster's Services, in lower case and without a dot around it, for example cluster.local", f.clusterDomain)
 	case (f.spireAddress == "") == (f.spireSocket == ""):
 		return errors.New("one of --spire-server-address (host:port, mTLS) and --spire-server-socket (admin socket) is required, and not both")
 	case f.auditInterval < time.Second:
 		return fmt.Errorf("--audit-interval is %s: want 1s or more", f.auditInterval)
 	case f.entryGrace < 0:
 		return fmt.Errorf("--entry-grace is %s: want 0s or more", f.entryGrace)
+	case f.defaultTTL <= 0:
+		return fmt.Errorf("--spire-default-x509-svid-ttl is %s: want more than 0s", f.defaultTTL)
+	case f.brakeCount < controllers.LeastBrakeCount:
+		return fmt.Errorf("--deletion-brake-count is %d: want %d or more", f.brakeCount, controllers.LeastBrakeCount)
+	case !(f.brakeShare > 0 && f.brakeShare <= 1):
+		return fmt.Errorf("--deletion-brake-share is %g: want more than 0, and 1 at most", f.brakeShare)
 	}
 	return nil
 }
@@ -169,7 +188,7 @@ func run(ctx context.Context, f flags) error {
 	if err := mgr.Add(own); err != nil {
 		return err
 	}
-	if err := errors.Join(controllers.IndexFields(ctx, mgr.GetFieldIndexer()), controllers.IndexWorld(ctx, mgr.GetFieldIndexer())); err != nil {
+	if err := errors.Join(controllers.IndexFields(ctx, mgr.GetFieldIndexer(), cluster), controllers.IndexWorld(ctx, mgr.GetFieldIndexer())); err != nil {
 		return err
 	}
 	if err := addIdentities(mgr, cluster, own, f); err != nil {
@@ -192,8 +211,17 @@ func addIdentities(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f
 		return err
 	}
 	surplus, witness := &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}}, controllers.NewWitness(metrics.Registry)
+	brake := controllers.NewBrake(controllers.BrakeOptions{
+		Count: f.brakeCount, Share: f.brakeShare, Total: entries.Count, Namespace: f.managerNamespace(),
+		Surplus: surplus, Clock: clock.RealClock{}, Registerer: metrics.Registry,
+	})
+	if err := (&controllers.BrakeReconciler{Client: mgr.GetClient(), Brake: brake, Events: mgr.GetEventRecorder("paymesh")}).SetupWithManager(mgr); err != nil {
+		return fmt.Errorf("set up the controller of the deletion brake: %w", err)
+	}
 	if err := (&controllers.ServiceIdentityReconciler{
-		Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus, Witness: witness,
+		Client: mgr.GetClient(), Cluster: cluster, ClusterDomain: f.clusterDomain, SPIRE: entries, Surplus: surplus, Brake: brake, Witness: witness,
+		Adopting: &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
+		Census:   controllers.NewCensus(metrics.Registry, surplus), DefaultTTL: f.defaultTTL,
 		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the ServiceIdentity controller: %w", err)
@@ -308,7 +336,7 @@ func connect(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f flags
 		return nil, err
 	}
 	entries := registry.New(spireclient.NewBatcher(api), cluster, registry.Options{
-		AuditInterval: f.auditInterval, Clock: clock.RealClock{}, Logger: mgr.GetLogger().WithName("spire"), Registerer: metrics.Registry,
+		AuditInterval: f.auditInterval, Clock: clock.RealClock{}, Logger: mgr.GetLogger().WithName("spire"), DryRun: f.dryRun, Registerer: metrics.Registry,
 	})
 	return entries, errors.Join(mgr.Add(api), mgr.Add(entries))
 }

@@ -93,9 +93,11 @@ func (c Case) Shuffled(seed uint64) mesh.Objects {
 	o.Namespaces = shuffle(random, o.Namespaces)
 	o.Pods = shuffle(random, o.Pods)
 	o.Nodes = shuffle(random, o.Nodes)
+	o.KubeServices = shuffle(random, o.KubeServices)
 	o.Services = shuffle(random, o.Services)
 	o.Gateways = shuffle(random, o.Gateways)
 	o.ConfigMaps = shuffle(random, o.ConfigMaps)
+	o.Bundles = shuffle(random, o.Bundles)
 	o.Entries.Of = shuffle(random, o.Entries.Of)
 	return o
 }

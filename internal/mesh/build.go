@@ -32,6 +32,12 @@ type Objects struct {
 	Nodes []metav1.PartialObjectMetadata `json:"nodes,omitempty"`
 	// Entries says which identities hold entries in SPIRE: the incumbents of their IDs.
 	Entries Incumbents `json:"entries,omitzero"`
+	// Bundles are the trust domains of which SPIRE has a bundle, beside its own.
+	Bundles []string `json:"bundles,omitempty"`
+	// KubeServices are those of Kubernetes in the namespace of an identity that is to be named after them.
+	KubeServices []corev1.Service `json:"kubeServices,omitempty"`
+	// ClusterDomain is what the DNS names of Services end in: cluster.local. Empty, they are not written out.
+	ClusterDomain string `json:"clusterDomain,omitempty"`
 	// Services are the MeshServices asked for, those that they depend on, those that depend on them, those that expose at a
 	// gateway asked for, and those that expose at the same gateways. What the Mesh has of a Service is whole where all of its
 	// neighbours are here.
@@ -55,8 +61,8 @@ func Build(objects Objects) (Mesh, []Problem) {
 	b := newBuilder(objects)
 	b.addNodes()
 	claims := b.claims()
-	for _, rivals := range claims {
-		b.settle(rivals)
+	for path, rivals := range claims {
+		b.settle(path, rivals)
 	}
 	slices.SortFunc(b.mesh.Identities, func(x, y Identity) int { return compareKeys(x.Key, y.Key) })
 	b.addServices()
@@ -155,18 +161,18 @@ func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
 			b.problems = append(b.problems, *problem)
 			continue
 		}
-		path := Path(object)
+		path, _ := b.Cluster.Path(object) // which has been judged
 		claims[path] = append(claims[path], object)
 	}
 	return claims
 }
 
-// settle gives an ID to the one of its claimants that comes first, and tells the others.
-func (b *builder) settle(rivals []*meshv1alpha1.ServiceIdentity) {
+// settle gives the ID with a path to the one of its claimants that comes first, and tells the others.
+func (b *builder) settle(path string, rivals []*meshv1alpha1.ServiceIdentity) {
 	if len(rivals) > 1 && b.Entries.Unknown {
 		for _, rival := range rivals {
-			b.problem(rival, meshv1alpha1.ReasonSyncing, "spec.path", "several ServiceIdentities want the SPIFFE ID "+
-				b.Cluster.id(Path(rival))+": who has it first is known as soon as SPIRE's entries have been read")
+			b.problem(rival, meshv1alpha1.ReasonSyncing, "several ServiceIdentities want the SPIFFE ID "+
+				b.Cluster.id(path)+": who has it first is known as soon as SPIRE's entries have been read")
 		}
 		return
 	}
@@ -179,9 +185,9 @@ func (b *builder) settle(rivals []*meshv1alpha1.ServiceIdentity) {
 			x.CreationTimestamp.Compare(y.CreationTimestamp.Time),
 			compareKeys(KeyOf(x), KeyOf(y)))
 	})
-	b.mesh.Identities = append(b.mesh.Identities, b.identity(rivals[0]))
+	b.mesh.Identities = append(b.mesh.Identities, b.identity(path, rivals[0]))
 	for _, late := range rivals[1:] {
-		b.problem(late, meshv1alpha1.ReasonIDClaimed, "spec.path", "the SPIFFE ID "+b.Cluster.id(Path(late))+
+		b.problem(late, meshv1alpha1.ReasonIDClaimed, "the SPIFFE ID "+b.Cluster.id(path)+
 			" belongs to ServiceIdentity "+KeyOf(rivals[0]).String()+", which had it first: delete that one, or create this one with another path")
 	}
 }
@@ -190,14 +196,15 @@ func wasAccepted(object *meshv1alpha1.ServiceIdentity) bool {
 	return meta.IsStatusConditionTrue(object.Status.Conditions, meshv1alpha1.ConditionAccepted)
 }
 
-func (b *builder) problem(object *meshv1alpha1.ServiceIdentity, reason, field, message string) {
-	b.problems = append(b.problems, Problem{Kind: KindServiceIdentity, Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: field, Message: message})
+// problem is one of who has the path.
+func (b *builder) problem(object *meshv1alpha1.ServiceIdentity, reason, message string) {
+	b.problems = append(b.problems, Problem{Kind: KindServiceIdentity, Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: fieldOfPath(object), Message: message})
 }
 
-func (b *builder) identity(object *meshv1alpha1.ServiceIdentity) Identity {
+func (b *builder) identity(path string, object *meshv1alpha1.ServiceIdentity) Identity {
 	identity := Identity{
 		Key:                KeyOf(object),
-		ID:                 b.Cluster.mustID(Path(object)),
+		ID:                 b.Cluster.mustID(path),
 		ServiceAccountName: object.Spec.ServiceAccountName,
 		X509SVIDTTL:        metav1.Duration{Duration: object.Spec.X509SVIDTTL.Duration()},
 		JWTSVIDTTL:         metav1.Duration{Duration: object.Spec.JWTSVIDTTL.Duration()},
@@ -212,8 +219,28 @@ func (b *builder) identity(object *meshv1alpha1.ServiceIdentity) Identity {
 		}
 		identity.PodLabels[key] = string(value)
 	}
-	b.place(&identity)
+	if object.Spec.ServiceDNSNames {
+		b.nameAfterServices(&identity)
+	}
+	b.federate(&identity, object.Spec.FederatesWith)
+	if identity.ClusterWide = object.Spec.Placement == meshv1alpha1.PlacementCluster; !identity.ClusterWide {
+		b.place(&identity)
+	}
 	return identity
+}
+
+// federate sorts the trust domains by whether SPIRE has their bundle: it refuses an entry with one that it has none of.
+// Its own every entry has.
+func (b *builder) federate(identity *Identity, with []meshv1alpha1.TrustDomain) {
+	for _, name := range slices.Sorted(slices.Values(with)) {
+		switch trustDomain := string(name); {
+		case trustDomain == b.Cluster.TrustDomain.Name():
+		case slices.Contains(b.Bundles, trustDomain):
+			identity.FederatesWith = append(identity.FederatesWith, trustDomain)
+		default:
+			identity.MissingBundles = append(identity.MissingBundles, trustDomain)
+		}
+	}
 }
 
 // place finds the nodes that run pods of the identity.
@@ -253,7 +280,12 @@ func (i Identity) Selects(pod *corev1.Pod) bool {
 // occupies reports whether a node runs the pod: it is bound, and its containers have not ended for good. A pod that is
 // being deleted counts: what drains needs its identity to the end.
 func occupies(pod *corev1.Pod) bool {
-	return pod.Spec.NodeName != "" && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+	return pod.Spec.NodeName != "" && !ended(pod)
+}
+
+// ended reports whether the pod's containers have ended for good.
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
 // ServiceAccountOf is the service account that the pod runs under. The API server fills it in for every pod but the mirror
@@ -265,11 +297,6 @@ func KeyOf(object *meshv1alpha1.ServiceIdentity) types.NamespacedName { return k
 
 func keyOf(object metav1.Object) types.NamespacedName {
 	return types.NamespacedName{Namespace: object.GetNamespace(), Name: object.GetName()}
-}
-
-// Path is the path of the SPIFFE ID that a ServiceIdentity wants.
-func Path(object *meshv1alpha1.ServiceIdentity) string {
-	return cmp.Or(object.Spec.Path, DefaultPath(object.Namespace, object.Spec.ServiceAccountName))
 }
 
 func compareKeys(x, y types.NamespacedName) int {

@@ -24,22 +24,29 @@ func grants(annotation string) []string {
 // A namespace may have the default path of its own service accounts, and what an administrator granted to it; but nobody
 // is granted SPIRE's own paths, paymesh's own, or those of another namespace.
 func (c ClusterID) judgePath(object *meshv1alpha1.ServiceIdentity, granted []string) *Problem {
-	path := Path(object)
+	field, subject := fieldOfPath(object), "spec.path"
+	if object.Spec.PathTemplate != "" {
+		subject = field + ": the path"
+	}
 	problem := func(reason, format string, args ...any) *Problem {
-		return &Problem{Kind: KindServiceIdentity, Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: "spec.path", Message: fmt.Sprintf(format, args...)}
+		return &Problem{Kind: KindServiceIdentity, Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: field, Message: subject + " " + fmt.Sprintf(format, args...)}
+	}
+	path, err := c.Path(object)
+	if err != nil {
+		return problem(meshv1alpha1.ReasonPathValueMissing, "cannot be made of %s: %v; delete this ServiceIdentity and create it so", object.Spec.PathTemplate, err)
 	}
 	id, err := spiffeid.FromPath(c.TrustDomain, path)
 	if err != nil {
-		return problem(meshv1alpha1.ReasonPathInvalid, "spec.path %q cannot be the path of a SPIFFE ID (%v): choose another, or leave it out", path, err)
+		return problem(meshv1alpha1.ReasonPathInvalid, "%q cannot be the path of a SPIFFE ID (%v): choose another, or leave it out", path, err)
 	}
 	if length := len(id.String()); length > maxIDBytes {
-		return problem(meshv1alpha1.ReasonPathInvalid, "spec.path makes a SPIFFE ID of %d bytes, more than the %d that every implementation supports: shorten it", length, maxIDBytes)
+		return problem(meshv1alpha1.ReasonPathInvalid, "makes a SPIFFE ID of %d bytes, more than the %d that every implementation supports: shorten it", length, maxIDBytes)
 	}
 	if path == DefaultPath(object.Namespace, object.Spec.ServiceAccountName) {
 		return nil
 	}
 	if owner := reservedFor(path, object.Namespace); owner != "" {
-		return problem(meshv1alpha1.ReasonPathReserved, "spec.path %s is reserved for %s and cannot be granted to anybody else: choose another path, or leave it out for %s",
+		return problem(meshv1alpha1.ReasonPathReserved, "%s is reserved for %s and cannot be granted to anybody else: choose another path, or leave it out for %s",
 			path, owner, DefaultPath(object.Namespace, object.Spec.ServiceAccountName))
 	}
 	for _, prefix := range granted {
@@ -48,7 +55,7 @@ func (c ClusterID) judgePath(object *meshv1alpha1.ServiceIdentity, granted []str
 		}
 	}
 	return problem(meshv1alpha1.ReasonPathNotGranted,
-		"spec.path %s is not granted to namespace %s: leave it out for %s, or an administrator types: kubectl annotate --overwrite namespace %s %s=%s",
+		"%s is not granted to namespace %s: leave it out for %s, or an administrator types: kubectl annotate --overwrite namespace %s %s=%s",
 		path, object.Namespace, DefaultPath(object.Namespace, object.Spec.ServiceAccountName),
 		object.Namespace, meshv1alpha1.AnnotationSPIFFEPathPrefixes, strings.Join(append(granted[:len(granted):len(granted)], path), ","))
 }
@@ -74,5 +81,12 @@ func (c ClusterID) mustID(path string) spiffeid.ID {
 	return spiffeid.RequireFromPath(c.TrustDomain, path)
 }
 
-// IDOf is the SPIFFE ID that a ServiceIdentity wants, as text, whether or not it may have it.
-func (c ClusterID) IDOf(object *meshv1alpha1.ServiceIdentity) string { return c.id(Path(object)) }
+// IDOf is the SPIFFE ID that a ServiceIdentity wants, as text, whether or not it may have it; empty where its template
+// lacks a value.
+func (c ClusterID) IDOf(object *meshv1alpha1.ServiceIdentity) string {
+	path, err := c.Path(object)
+	if err != nil {
+		return ""
+	}
+	return c.id(path)
+}

@@ -43,7 +43,16 @@ type Identity struct {
 	X509SVIDTTL metav1.Duration `json:"x509SVIDTTL,omitzero"`
 	JWTSVIDTTL  metav1.Duration `json:"jwtSVIDTTL,omitzero"`
 	DNSNames    []string        `json:"dnsNames,omitempty"`
-	Hint        string          `json:"hint,omitempty"`
+	// UnnamedServices are the Services that the identity is not named after since there are too many.
+	UnnamedServices []string `json:"unnamedServices,omitempty"`
+	Hint            string   `json:"hint,omitempty"`
+	// FederatesWith are the trust domains whose bundles the pods get, and MissingBundles those that they want and of which
+	// SPIRE has none; both sorted.
+	FederatesWith  []string `json:"federatesWith,omitempty"`
+	MissingBundles []string `json:"missingBundles,omitempty"`
+	// ClusterWide is true where the identity can be had on every node of the cluster. Then Nodes and UnknownNodes are empty:
+	// where its pods run does not matter.
+	ClusterWide bool `json:"clusterWide,omitempty"`
 	// Nodes are the nodes that run pods of the identity, sorted by UID.
 	Nodes []Node `json:"nodes,omitempty"`
 	// UnknownNodes are the names of nodes that run pods of the identity and that the API server does not show (yet).

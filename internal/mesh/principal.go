@@ -62,7 +62,7 @@ func (b *builder) identify(a applicant) (principal, *Problem) {
 	}
 	// One that was made for this object is put right where somebody has changed it: its path and its service account cannot be.
 	own := metav1.IsControlledBy(object, a.object)
-	if Path(object) != path || object.Spec.ServiceAccountName != account || !own && missingLabel(object, a.podLabels) != "" {
+	if has, err := b.Cluster.Path(object); err != nil || has != path || object.Spec.ServiceAccountName != account || !own && missingLabel(object, a.podLabels) != "" {
 		return p, a.problem(meshv1alpha1.ReasonIdentityMismatch, "spec.identity", fmt.Sprintf(
 			"ServiceIdentity %s is not the one of this %s, which needs %s for its pods, with service account %s: delete that one when nobody uses it, or create this %s under another name",
 			a.key, a.kind, id, account, a.kind))
@@ -83,10 +83,15 @@ func (b *builder) identifyByName(a applicant) (principal, *Problem) {
 	}
 	account := object.Spec.ServiceAccountName
 	p.serviceAccountName = account
-	id, err := spiffeid.FromPath(b.Cluster.TrustDomain, Path(object))
+	path, err := b.Cluster.Path(object)
+	if err != nil {
+		return p, a.problem(meshv1alpha1.ReasonPathValueMissing, field, fmt.Sprintf(
+			"%s: ServiceIdentity %s has no SPIFFE ID, for in its spec.pathTemplate %v: create it so", field, key, err))
+	}
+	id, err := spiffeid.FromPath(b.Cluster.TrustDomain, path)
 	if err != nil {
 		return p, a.problem(meshv1alpha1.ReasonPathInvalid, field, fmt.Sprintf(
-			"%s: ServiceIdentity %s has the path %q, which no SPIFFE ID can have (%v): create another, and this %s with its name", field, key, Path(object), err, a.kind))
+			"%s: ServiceIdentity %s has the path %q, which no SPIFFE ID can have (%v): create another, and this %s with its name", field, key, path, err, a.kind))
 	}
 	p.id = id
 	if a.serviceAccountName != "" && a.serviceAccountName != account {

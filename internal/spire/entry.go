@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -63,18 +64,47 @@ func (e Entry) Equal(other Entry) bool {
 		e.ExpiresAt == other.ExpiresAt
 }
 
-// Entries renders the alias of every node of m and, for each identity, an entry on each of its nodes; sorted by ID.
+// Similar reports whether SPIRE takes two entries for the same, whatever their IDs: of those with one parent, SPIFFE ID and
+// selectors it creates no second one, and makes no difference which of them a workload gets its SVID by.
+func (e Entry) Similar(other Entry) bool {
+	return e.SPIFFEID == other.SPIFFEID && e.ParentID == other.ParentID && slices.Equal(e.Selectors, other.Selectors)
+}
+
+// Entries renders the alias of every node of m, that of the cluster where an identity needs it, and for each identity an
+// entry on each of its nodes, or one for the cluster; sorted by ID.
 // A node whose UID no entry ID can hold gets none: the API server makes UIDs of hexadecimal digits and hyphens.
 func Entries(m mesh.Mesh) []Entry {
-	var entries []Entry
-	for _, node := range m.Nodes {
-		entries = appendOwned(entries, m.Cluster.Name, Owner{Kind: OwnerNode, NodeUID: node.UID}, alias(m.Cluster, node))
+	entries := aliases(m.Cluster, m.Nodes)
+	if slices.ContainsFunc(m.Identities, func(identity mesh.Identity) bool { return identity.ClusterWide }) {
+		entries = append(entries, clusterAlias(m.Cluster))
 	}
 	for _, identity := range m.Identities {
-		for _, node := range identity.Nodes {
-			entries = appendOwned(entries, m.Cluster.Name, Owner{Kind: OwnerIdentity, Identity: identity.Key}, onNode(m.Cluster, identity, node))
-		}
+		entries = append(entries, Own(m.Cluster, identity)...)
 	}
+	sortByID(entries)
+	return entries
+}
+
+// Own renders the entries of one identity, without those that are their parents; sorted by ID.
+func Own(cluster mesh.ClusterID, identity mesh.Identity) []Entry {
+	owner := Owner{Kind: OwnerIdentity, Identity: identity.Key}
+	if identity.ClusterWide {
+		return appendOwned(nil, cluster.Name, owner, below(cluster.ClusterAlias(), identity, clusterWideID(cluster.Name, identity.Key)))
+	}
+	var entries []Entry
+	for _, node := range identity.Nodes {
+		entries = appendOwned(entries, cluster.Name, owner, below(node.Alias, identity, identityID(cluster.Name, identity.Key, node.UID)))
+	}
+	sortByID(entries)
+	return entries
+}
+
+// Parents renders the aliases that the entries of an identity are under; sorted by ID.
+func Parents(cluster mesh.ClusterID, identity mesh.Identity) []Entry {
+	if identity.ClusterWide {
+		return []Entry{clusterAlias(cluster)}
+	}
+	entries := aliases(cluster, identity.Nodes)
 	sortByID(entries)
 	return entries
 }
@@ -83,10 +113,7 @@ func Entries(m mesh.Mesh) []Entry {
 // entry of the manager, by its namespace and service account.
 func Bootstrap(cluster mesh.ClusterID, operator types.NamespacedName) []Entry {
 	entries := []Entry{
-		{
-			ID: clusterAliasID(cluster.Name), SPIFFEID: cluster.ClusterAlias().String(), ParentID: serverID(cluster),
-			Selectors: []string{"k8s_psat:cluster:" + cluster.Name},
-		},
+		clusterAlias(cluster),
 		{
 			ID: operatorID(cluster.Name), SPIFFEID: cluster.OperatorID().String(), ParentID: cluster.ClusterAlias().String(),
 			Selectors:   []string{"k8s:ns:" + operator.Namespace, "k8s:sa:" + operator.Name},
@@ -94,6 +121,23 @@ func Bootstrap(cluster mesh.ClusterID, operator types.NamespacedName) []Entry {
 		},
 	}
 	sortByID(entries)
+	return entries
+}
+
+// clusterAlias is the entry by which every agent of the cluster has the cluster's alias. The manager's own entry hangs on
+// it, too: nobody deletes it.
+func clusterAlias(cluster mesh.ClusterID) Entry {
+	return Entry{
+		ID: clusterAliasID(cluster.Name), SPIFFEID: cluster.ClusterAlias().String(), ParentID: serverID(cluster),
+		Selectors: []string{"k8s_psat:cluster:" + cluster.Name},
+	}
+}
+
+func aliases(cluster mesh.ClusterID, nodes []mesh.Node) []Entry {
+	var entries []Entry
+	for _, node := range nodes {
+		entries = appendOwned(entries, cluster.Name, Owner{Kind: OwnerNode, NodeUID: node.UID}, alias(cluster, node))
+	}
 	return entries
 }
 
@@ -105,17 +149,18 @@ func alias(cluster mesh.ClusterID, node mesh.Node) Entry {
 	}
 }
 
-func onNode(cluster mesh.ClusterID, identity mesh.Identity, node mesh.Node) Entry {
+// below is the entry of an identity under an alias.
+func below(parent spiffeid.ID, identity mesh.Identity, id string) Entry {
 	selectors := []string{"k8s:ns:" + identity.Key.Namespace, "k8s:sa:" + identity.ServiceAccountName}
 	for key, value := range identity.PodLabels {
 		selectors = append(selectors, "k8s:pod-label:"+key+":"+value)
 	}
 	slices.Sort(selectors)
 	return Entry{
-		ID: identityID(cluster.Name, identity.Key, node.UID), SPIFFEID: identity.ID.String(), ParentID: node.Alias.String(),
+		ID: id, SPIFFEID: identity.ID.String(), ParentID: parent.String(),
 		Selectors:   selectors,
 		X509SVIDTTL: seconds(identity.X509SVIDTTL), JWTSVIDTTL: seconds(identity.JWTSVIDTTL),
-		DNSNames: slices.Clone(identity.DNSNames), Hint: identity.Hint,
+		DNSNames: slices.Clone(identity.DNSNames), Hint: identity.Hint, FederatesWith: slices.Clone(identity.FederatesWith),
 	}
 }
 

@@ -15,6 +15,8 @@ const (
 	operatorPart, nodesPart = "operator", "nodes"
 	// nodePart stands before the UID in the ID of a node alias.
 	nodePart = "node"
+	// clusterPart stands for the node in the ID of an entry for all nodes. The API server makes no such UID.
+	clusterPart = "cluster"
 	// maxEntryIDBytes is SPIRE's limit. The longest ID of ours that the API server's names and UIDs can make has 221.
 	maxEntryIDBytes = 255
 	// maxNameLength is that of a ServiceIdentity's name.
@@ -28,11 +30,12 @@ var nodeUID = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
 type OwnerKind string
 
 const (
-	// OwnerIdentity is a ServiceIdentity, on one of its nodes.
+	// OwnerIdentity is a ServiceIdentity, on one of its nodes or on all of the cluster.
 	OwnerIdentity OwnerKind = "Identity"
 	// OwnerNode is a Node: its alias.
 	OwnerNode OwnerKind = "Node"
-	// OwnerBootstrap is the bootstrap container beside spire-server, which keeps the manager's own identity.
+	// OwnerBootstrap is the bootstrap container beside spire-server, which keeps the manager's own identity, and with it the
+	// alias of all nodes, which identities for the whole cluster need, too.
 	OwnerBootstrap OwnerKind = "Bootstrap"
 )
 
@@ -49,6 +52,7 @@ type Owner struct {
 // exactly this name: then the entry is somebody else's, and nobody's business here. The IDs are
 //
 //	pm1.<cluster>.<namespace>.<name>.<node UID>  an identity on a node
+//	pm1.<cluster>.<namespace>.<name>.cluster     an identity on every node of the cluster
 //	pm1.<cluster>.node.<node UID>                the alias of a node
 //	pm1.<cluster>.nodes, pm1.<cluster>.operator  the alias of all nodes, and the manager
 //
@@ -76,6 +80,12 @@ func ParseEntryID(cluster, id string) (Owner, bool) {
 func identityID(cluster string, key types.NamespacedName, node types.UID) string {
 	return strings.Join([]string{idPrefix, cluster, key.Namespace, key.Name, string(node)}, ".")
 }
+
+func clusterWideID(cluster string, key types.NamespacedName) string {
+	return identityID(cluster, key, clusterPart)
+}
+
+func isClusterWide(id string) bool { return strings.HasSuffix(id, "."+clusterPart) }
 
 func nodeAliasID(cluster string, node types.UID) string {
 	return strings.Join([]string{idPrefix, cluster, nodePart, string(node)}, ".")

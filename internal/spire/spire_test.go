@@ -46,9 +46,16 @@ func TestEveryEntryIsOursHasAParentAmongTheEntriesOrTheServerAndSortedSelectors(
 		for _, node := range m.Nodes {
 			parents[node.Alias.String()] = true
 		}
-		count := len(m.Nodes)
+		count, wide := len(m.Nodes), false
 		for _, identity := range m.Identities {
 			count += len(identity.Nodes)
+			if identity.ClusterWide {
+				count, wide = count+1, true
+			}
+		}
+		if wide {
+			count++
+			parents[m.Cluster.ClusterAlias().String()] = true
 		}
 		if len(entries) != count {
 			t.Errorf("%d entries for %d nodes and placements", len(entries), count)
@@ -60,11 +67,46 @@ func TestEveryEntryIsOursHasAParentAmongTheEntriesOrTheServerAndSortedSelectors(
 			if !parents[entry.ParentID] {
 				t.Errorf("%s has the parent %s, which nothing makes", entry.ID, entry.ParentID)
 			}
-			if len(entry.Selectors) < 2 || !slices.IsSorted(entry.Selectors) || len(slices.Compact(slices.Clone(entry.Selectors))) != len(entry.Selectors) {
+			isAliasOfAll := entry.SPIFFEID == m.Cluster.ClusterAlias().String()
+			if len(entry.Selectors) < 2 && !isAliasOfAll || !slices.IsSorted(entry.Selectors) || len(slices.Compact(slices.Clone(entry.Selectors))) != len(entry.Selectors) {
 				t.Errorf("%s has selectors that are not a sorted set of at least two: %q", entry.ID, entry.Selectors)
 			}
 		}
 	})
+}
+
+func TestAnIdentitysOwnEntriesAndTheirParentsAreAllThatItNeeds(t *testing.T) {
+	corpus.Each(t, func(t *testing.T, c corpus.Case) {
+		m, _ := mesh.Build(c.Objects)
+		for _, identity := range m.Identities {
+			alone := spire.Entries(mesh.Mesh{Cluster: m.Cluster, Nodes: identity.Nodes, Identities: []mesh.Identity{identity}})
+			parts := slices.Concat(spire.Parents(m.Cluster, identity), spire.Own(m.Cluster, identity))
+			slices.SortFunc(parts, func(x, y spire.Entry) int { return strings.Compare(x.ID, y.ID) })
+			if diff := cmp.Diff(alone, parts); diff != "" {
+				t.Errorf("%s (-all +parents and own):\n%s", identity.Key, diff)
+			}
+		}
+	})
+}
+
+func TestOnlyAnEntryOfTheOtherPlacementIsTakenOver(t *testing.T) {
+	onNode, wide := []spire.Entry{{ID: "pm1.main.a.b.1111"}}, []spire.Entry{{ID: "pm1.main.a.b.cluster"}}
+	for name, test := range map[string]struct {
+		want    []spire.Entry
+		surplus string
+		is      bool
+	}{
+		"a node's by that of the cluster":  {wide, "pm1.main.a.b.2222", true},
+		"that of the cluster by a node's":  {onNode, "pm1.main.a.b.cluster", true},
+		"a node's that the last pod left":  {onNode, "pm1.main.a.b.2222", false},
+		"that of the cluster, for nothing": {nil, "pm1.main.a.b.cluster", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := spire.TakesOver(test.want, test.surplus); got != test.is {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
 }
 
 func TestBootstrapMakesTheClusterAliasAndTheManagersEntryBelowIt(t *testing.T) {

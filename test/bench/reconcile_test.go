@@ -144,14 +144,20 @@ func build(b *testing.B, size int) *world {
 	w.populate(size)
 
 	reader, err := cluster.New(apiServer.Config, func(o *cluster.Options) { o.Scheme, o.Cache = scheme, controllers.CacheOptions() })
-	w.must(err, controllers.IndexFields(w.ctx, reader.GetFieldIndexer()))
+	w.must(err, controllers.IndexFields(w.ctx, reader.GetFieldIndexer(), id))
 	w.cached = reader.GetClient()
 	api, err := spireclient.NewUnix(spireServer.Socket, w.metrics)
 	w.must(err)
 	w.registry = registry.New(api, id, registry.Options{AuditInterval: time.Hour, Logger: logr.Discard()}) // no audit in the figures
+	surplus := &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}}
 	w.reconciler = &controllers.ServiceIdentityReconciler{
 		Client: w.cached, Cluster: id, SPIRE: w.registry, Events: &events.FakeRecorder{},
-		Surplus: &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}}, Witness: controllers.NewWitness(nil), RetryInterval: time.Hour,
+		Brake: controllers.NewBrake(controllers.BrakeOptions{
+			Count: controllers.DefaultBrakeCount, Share: controllers.DefaultBrakeShare, Total: w.registry.Count, Surplus: surplus, Clock: clock.RealClock{},
+		}),
+		Adopting: &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}},
+		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour,
+		Surplus: surplus, Witness: controllers.NewWitness(nil), RetryInterval: time.Hour,
 	}
 	var running sync.WaitGroup
 	for _, start := range []func(context.Context) error{reader.Start, w.registry.Start, api.Start} {

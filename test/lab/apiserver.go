@@ -35,8 +35,19 @@ type APIServer struct {
 // StartAPIServer starts an API server that has the kinds of paymesh.
 func StartAPIServer(t T) *APIServer {
 	t.Helper()
+	return startAPIServer(t, []string{filepath.Join(repository(), "config", "crd", "bases")})
+}
+
+// StartBareAPIServer starts an API server that has only the kinds that every one has.
+func StartBareAPIServer(t T) *APIServer {
+	t.Helper()
+	return startAPIServer(t, nil)
+}
+
+func startAPIServer(t T, kinds []string) *APIServer {
+	t.Helper()
 	environment := &envtest.Environment{
-		CRDDirectoryPaths:        []string{filepath.Join(repository(), "config", "crd", "bases")},
+		CRDDirectoryPaths:        kinds,
 		ErrorIfCRDPathMissing:    true,
 		ControlPlaneStartTimeout: startTimeout,
 		ControlPlaneStopTimeout:  stopTimeout,

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	bundlev1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/bundle/v1"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -44,7 +45,7 @@ const (
 // a connection that breaks fails with UNAVAILABLE. Every write may be repeated, for its entry ID says what it is: a second
 // create finds the entry, a second delete finds nothing, a second update sets the same again.
 const retries = `{"methodConfig": [{
-	"name": [{"service": "spire.api.server.entry.v1.Entry"}],
+	"name": [{"service": "spire.api.server.entry.v1.Entry"}, {"service": "spire.api.server.bundle.v1.Bundle"}],
 	"retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.1s", "maxBackoff": "0.5s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}
 }]}`
 
@@ -54,6 +55,7 @@ type Client struct {
 	address  string
 	conn     *grpc.ClientConn
 	entries  entryv1.EntryClient
+	bundles  bundlev1.BundleClient
 	svid     *svid.Source // nil on the admin socket
 	lines    lines
 	timeouts timeouts
@@ -113,7 +115,7 @@ func (c *Client) connect(target, network string, creds credentials.TransportCred
 	if err != nil {
 		return nil, fmt.Errorf("the address of the SPIRE server, %q: %w", c.address, err)
 	}
-	c.entries = entryv1.NewEntryClient(c.conn)
+	c.entries, c.bundles = entryv1.NewEntryClient(c.conn), bundlev1.NewBundleClient(c.conn)
 	return c, nil
 }
 

@@ -23,12 +23,15 @@ const (
 
 // Query says which page to read.
 type Query struct {
-	// RevisionsOnly reads the ID of each entry, its revision and when it was created, and nothing else.
+	// RevisionsOnly reads the ID of each entry, its revision, when it was created, and what it federates with, which
+	// changes without a revision when a bundle is deleted; and nothing else.
 	RevisionsOnly bool
 	// Size is the most entries that the page may have; PageSize where it is zero.
 	Size int32
 	// Token is the Next of the page before; empty for the first page.
 	Token string
+	// SPIFFEID reads only the entries with this SPIFFE ID, where it is set.
+	SPIFFEID string
 }
 
 // Page is a page of the server's entries, whoever they belong to, in the order in which they were created.
@@ -71,7 +74,10 @@ func (c *Client) List(ctx context.Context, q Query) (Page, error) {
 		request.PageSize = PageSize
 	}
 	if q.RevisionsOnly {
-		request.OutputMask = &types.EntryMask{RevisionNumber: true, CreatedAt: true}
+		request.OutputMask = &types.EntryMask{RevisionNumber: true, CreatedAt: true, FederatesWith: true}
+	}
+	if q.SPIFFEID != "" {
+		request.Filter = &entryv1.ListEntriesRequest_Filter{BySpiffeId: toID(q.SPIFFEID)}
 	}
 	answer, err := c.entries.ListEntries(ctx, request)
 	if err != nil {

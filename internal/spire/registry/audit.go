@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jia-app/paymesh/internal/spire"
@@ -68,6 +69,9 @@ func (r *Registry) retry(ctx context.Context, delay time.Duration, attempt func(
 
 // readAll reads everything that the server holds, and remembers what of it is ours. Nothing is written before it ends.
 func (r *Registry) readAll(ctx context.Context) error {
+	if err := r.ReadBundles(ctx); err != nil {
+		return err
+	}
 	all, pages := newMemory(), 0
 	for token, more := "", true; more; pages++ {
 		page, err := r.api.List(ctx, client.Query{Token: token})
@@ -77,6 +81,7 @@ func (r *Registry) readAll(ctx context.Context) error {
 		for _, entry := range page.Entries {
 			if owner, ours := spire.ParseEntryID(r.cluster.Name, entry.ID); ours {
 				all.put(owner, entry, 0)
+				all.saw(entry.ID, 0)
 			}
 		}
 		token, more = page.Next, page.Next != ""
@@ -118,6 +123,9 @@ func (r *Registry) pass(ctx context.Context, hurry bool) error {
 	r.passes++
 	clear(r.writes.ended)
 	r.mu.Unlock()
+	if err := r.ReadBundles(ctx); err != nil {
+		return err
+	}
 	pages := 0
 	for token, more := "", true; more; pages++ {
 		if err := r.pause(ctx, gap); err != nil {
@@ -147,8 +155,8 @@ func (r *Registry) suspects(page []spire.Held) []string {
 			continue
 		}
 		have, ok := r.memory.entries[entry.ID]
-		if ok && have.Revision == entry.Revision && have.CreatedAt == entry.CreatedAt {
-			have.pass = r.passes
+		if ok && have.Revision == entry.Revision && have.CreatedAt == entry.CreatedAt && slices.Equal(have.FederatesWith, entry.FederatesWith) {
+			r.memory.saw(entry.ID, r.passes)
 		} else {
 			suspects = append(suspects, entry.ID)
 		}
@@ -187,6 +195,9 @@ func (r *Registry) look(ctx context.Context, ids []string) error {
 		}
 		if !doubtful { // else it was our own write that did it
 			r.options.Logger.Info("an entry in the SPIRE server is not as it was left: its owner looks again", "entry", id, "drift", drift)
+			r.mu.Lock()
+			r.drifted[id] = true
+			r.mu.Unlock()
 			r.metrics.drift.WithLabelValues(string(drift)).Inc()
 		}
 		r.tell(r.owner(id))
@@ -207,6 +218,7 @@ func (r *Registry) takeOver(id string, entry spire.Held, found bool, asked uint6
 	have, known := r.memory.entries[id]
 	if found {
 		r.memory.put(r.owner(id), entry, r.passes)
+		r.memory.saw(id, r.passes)
 	} else {
 		r.memory.remove(id)
 	}

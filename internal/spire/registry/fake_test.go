@@ -31,6 +31,8 @@ type fake struct {
 	// lag makes every call take some of this time before and after it is done.
 	lag   time.Duration
 	calls map[string]int
+	// bundles are the trust domains of which there is one.
+	bundles []string
 }
 
 type row struct {
@@ -115,12 +117,12 @@ func (f *fake) List(ctx context.Context, q client.Query) (page client.Page, err 
 		}
 		from, _ := strconv.Atoi(q.Token)
 		for _, r := range f.rows {
-			if r.number <= from || len(page.Entries) == size {
+			if q.SPIFFEID != "" && r.entry.SPIFFEID != q.SPIFFEID || r.number <= from || len(page.Entries) == size {
 				continue
 			}
 			entry := r.entry
 			if q.RevisionsOnly {
-				entry = spire.Held{Entry: spire.Entry{ID: entry.ID}, Revision: entry.Revision, CreatedAt: entry.CreatedAt}
+				entry = spire.Held{Entry: spire.Entry{ID: entry.ID, FederatesWith: entry.FederatesWith}, Revision: entry.Revision, CreatedAt: entry.CreatedAt}
 			}
 			page.Entries = append(page.Entries, entry)
 			page.Next = strconv.Itoa(r.number) // also of the last page, as SPIRE has it
@@ -172,6 +174,11 @@ func (f *fake) Apply(ctx context.Context, plan spire.Plan) (results []client.Res
 		results = nil
 	}
 	return results, err
+}
+
+func (f *fake) Bundles(ctx context.Context) (trustDomains []string, err error) {
+	err = f.call(ctx, "Bundles", func() { trustDomains = slices.Clone(f.bundles) })
+	return trustDomains, err
 }
 
 func (f *fake) count(name string) int {

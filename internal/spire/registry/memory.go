@@ -18,6 +18,8 @@ type record struct {
 	owner spire.Owner
 	// pass is the last audit pass that saw the entry as it is, or in which it was written.
 	pass uint64
+	// read is true once the entry was read as it is, and not only written.
+	read bool
 }
 
 // index holds the entry IDs of each owner.
@@ -31,6 +33,13 @@ func (m *memory) put(owner spire.Owner, entry spire.Held, pass uint64) {
 	m.remove(entry.ID)
 	m.entries[entry.ID] = &record{Held: entry, owner: owner, pass: pass}
 	m.byOwner.add(owner, entry.ID)
+}
+
+// saw notes that an entry was read as it is remembered.
+func (m *memory) saw(id string, pass uint64) {
+	if entry, ok := m.entries[id]; ok {
+		entry.pass, entry.read = pass, true
+	}
 }
 
 func (m *memory) remove(id string) {

@@ -12,8 +12,9 @@ const (
 )
 
 type metrics struct {
-	drift  *prometheus.CounterVec
-	audits prometheus.Counter
+	drift    *prometheus.CounterVec
+	repaired prometheus.Counter
+	audits   prometheus.Counter
 }
 
 // newMetrics makes the metrics of a registry; a second registry with the same registerer is a mistake of the program.
@@ -23,6 +24,10 @@ func newMetrics(registerer prometheus.Registerer, entries func() int, state func
 			Name: "paymesh_spire_drift_total",
 			Help: "Entries of this cluster in the SPIRE server that were found missing, changed or unexpected.",
 		}, []string{"kind"}),
+		repaired: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "paymesh_spire_drift_repaired_total",
+			Help: "Entries that were found missing, changed or unexpected, and have been put right.",
+		}),
 		audits: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "paymesh_spire_audits_total",
 			Help: "How often all entries of the SPIRE server have been read through.",
@@ -34,7 +39,7 @@ func newMetrics(registerer prometheus.Registerer, entries func() int, state func
 	if registerer == nil {
 		return m
 	}
-	registerer.MustRegister(m.drift, m.audits,
+	registerer.MustRegister(m.drift, m.repaired, m.audits,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "paymesh_spire_entries",
 			Help: "Entries of this cluster that the SPIRE server was last seen to hold.",

@@ -39,6 +39,8 @@ type Options struct {
 	AuditInterval time.Duration
 	Clock         clock.Clock
 	Logger        logr.Logger
+	// DryRun writes nothing: Apply logs a plan instead.
+	DryRun bool
 	// Registerer takes the metrics; nil for none.
 	Registerer prometheus.Registerer
 }
@@ -64,7 +66,7 @@ func (s State) Reading() bool { return !s.Synced && s.Err == nil }
 // writes and by an audit that reads through the server all the time. It deletes nothing by itself, and it never holds or
 // touches an entry that ParseEntryID does not know as this cluster's.
 type Registry struct {
-	api     EntryAPI
+	api     ServerAPI
 	cluster mesh.ClusterID
 	options Options
 	metrics metrics
@@ -80,6 +82,13 @@ type Registry struct {
 	passes    uint64
 	state     State
 	listeners []listener
+	// drifted are the entries that were found otherwise than they were left, and have not been written since.
+	drifted map[string]bool
+	// logged is, of a dry run, what was last said to be written of each entry.
+	logged map[string]string
+	// bundles are the trust domains that the server has a bundle of.
+	bundles         []string
+	bundleListeners []func(trustDomains []string)
 }
 
 type listener struct {
@@ -88,7 +97,7 @@ type listener struct {
 }
 
 // New makes a registry that knows nothing before it is started.
-func New(api EntryAPI, cluster mesh.ClusterID, options Options) *Registry {
+func New(api ServerAPI, cluster mesh.ClusterID, options Options) *Registry {
 	if options.AuditInterval <= 0 {
 		options.AuditInterval = DefaultAuditInterval
 	}
@@ -97,9 +106,9 @@ func New(api EntryAPI, cluster mesh.ClusterID, options Options) *Registry {
 	}
 	r := &Registry{
 		api: api, cluster: cluster, options: options, poke: make(chan struct{}, 1),
-		memory: newMemory(), writes: newWrites(), state: State{Since: options.Clock.Now()},
+		logged: map[string]string{}, drifted: map[string]bool{}, memory: newMemory(), writes: newWrites(), state: State{Since: options.Clock.Now()},
 	}
-	r.metrics = newMetrics(options.Registerer, r.count, r.State)
+	r.metrics = newMetrics(options.Registerer, r.Count, r.State)
 	return r
 }
 
@@ -130,6 +139,17 @@ func (r *Registry) Of(owner spire.Owner) []spire.Held {
 	return r.memory.list(r.memory.byOwner[owner])
 }
 
+// Seen reports whether each of the entries was read from the server after it was last written: the answer to a write says
+// that the server took it, this that it stayed.
+func (r *Registry) Seen(entries []spire.Entry) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !slices.ContainsFunc(entries, func(entry spire.Entry) bool {
+		held, ok := r.memory.entries[entry.ID]
+		return !ok || !held.read || !held.Equal(entry)
+	})
+}
+
 // Owners are those of a kind of which the server was last seen to hold entries, in no order.
 func (r *Registry) Owners(kind spire.OwnerKind) []spire.Owner {
 	r.mu.Lock()
@@ -156,7 +176,8 @@ func (r *Registry) HasChildren(parentID string) bool {
 	return false
 }
 
-func (r *Registry) count() int {
+// Count is how many entries of this cluster the server was last seen to hold.
+func (r *Registry) Count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.memory.entries)
@@ -165,6 +186,7 @@ func (r *Registry) count() int {
 // Apply writes a plan: its creates, then its updates, then its deletes. There is a result for each entry that the server
 // answered about, and the registry knows by them what the server now holds; an error says that the server went away, or
 // that ctx ended, before it had answered about all.
+// In a dry run nothing is written, and there are no results.
 // What another Apply has just written exactly so is not written again. An empty plan asks nothing of the server.
 func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]client.Result, error) {
 	if plan.Empty() {
@@ -177,6 +199,10 @@ func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]client.Result,
 		if _, ours := spire.ParseEntryID(r.cluster.Name, id); !ours {
 			return nil, fmt.Errorf("entry %s is not one of cluster %s: nothing is written", id, r.cluster.Name)
 		}
+	}
+	if r.options.DryRun {
+		r.logPlan(plan)
+		return nil, nil
 	}
 	if err := r.begin(ctx, plan.IDs()); err != nil {
 		return nil, fmt.Errorf("wait for another write of the same entries: %w", err)
@@ -196,6 +222,33 @@ func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]client.Result,
 		r.wake() // the audit finds out when the server is back, and what became of entries that it did not answer about
 	}
 	return results, err
+}
+
+// DryRun reports whether nothing is written.
+func (r *Registry) DryRun() bool { return r.options.DryRun }
+
+// logPlan logs what a plan would write, where that is not what was logged of the same entries before.
+func (r *Registry) logPlan(plan spire.Plan) {
+	said := map[string]string{}
+	for _, entry := range plan.Create {
+		said[entry.ID] = fmt.Sprintf("create %+v", entry)
+	}
+	for _, entry := range plan.Update {
+		said[entry.ID] = fmt.Sprintf("update %+v", entry)
+	}
+	for _, id := range plan.Delete {
+		said[id] = "delete"
+	}
+	r.mu.Lock()
+	news := false
+	for id, what := range said {
+		news = news || r.logged[id] != what
+		r.logged[id] = what
+	}
+	r.mu.Unlock()
+	if news {
+		r.options.Logger.Info("dry run: this would be written to the SPIRE server", "create", plan.Create, "update", plan.Update, "delete", plan.Delete)
+	}
 }
 
 // begin waits until nobody else writes one of the entries, and keeps them from others until end.
@@ -245,6 +298,10 @@ func (r *Registry) end(ids []string, sent spire.Plan, results []client.Result) [
 	var gone []spire.Owner
 	for _, result := range results {
 		delete(unanswered, result.ID)
+		if result.Code == codes.OK && r.drifted[result.ID] {
+			delete(r.drifted, result.ID)
+			r.metrics.repaired.Inc()
+		}
 		switch {
 		case result.Code == codes.OK && result.Op == client.OpDelete:
 			r.memory.remove(result.ID)
@@ -254,6 +311,7 @@ func (r *Registry) end(ids []string, sent spire.Plan, results []client.Result) [
 			// The owner's next look finds it missing, and makes it.
 			r.memory.remove(result.ID)
 			gone = append(gone, r.owner(result.ID))
+			r.drifted[result.ID] = true
 			r.metrics.drift.WithLabelValues(string(driftMissing)).Inc()
 		}
 	}

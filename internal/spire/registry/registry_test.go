@@ -124,6 +124,65 @@ func TestItReadsEverythingAndRemembersWhatIsOfThisCluster(t *testing.T) {
 	})
 }
 
+func TestItTellsWhichBundlesHaveComeAndGoneWithinTheAuditInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.bundles = []string{"a.example", "b.example"}
+		r, _ := start(t, f, registry.Options{})
+		if got := r.Bundles(); !slices.Equal(got, []string{"a.example", "b.example"}) {
+			t.Fatalf("bundles %v", got)
+		}
+		var told [][]string
+		r.NotifyBundles(func(turned []string) { told = append(told, turned) })
+		pass(registry.DefaultAuditInterval)
+		f.by(func() { f.bundles = []string{"b.example", "c.example"} })
+		pass(registry.DefaultAuditInterval)
+		if want := [][]string{{"c.example", "a.example"}}; !cmp.Equal(want, told) {
+			t.Errorf("told %v, want %v", told, want)
+		}
+		if got := r.Bundles(); !slices.Equal(got, []string{"b.example", "c.example"}) {
+			t.Errorf("bundles %v", got)
+		}
+	})
+}
+
+func TestAnEntryIsSeenOnceItWasReadAsItWasWrittenAndNotByTheAnswerToTheWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(entry("read", "1"))
+		r, _ := start(t, f, registry.Options{})
+		one := []spire.Entry{entry("a", "1")}
+		seen := func(when string, want bool) {
+			t.Helper()
+			if got := r.Seen(one); got != want {
+				t.Errorf("%s: seen is %v", when, got)
+			}
+		}
+		if !r.Seen([]spire.Entry{entry("read", "1")}) || !r.Seen(nil) {
+			t.Error("what was there in the beginning is not seen")
+		}
+		seen("before it is there", false)
+		if _, err := r.Apply(t.Context(), spire.Plan{Create: one}); err != nil {
+			t.Fatal(err)
+		}
+		seen("just written", false)
+		pass(registry.DefaultAuditInterval)
+		seen("after an audit", true)
+		changed := one[0]
+		changed.Hint = "new"
+		if _, err := r.Apply(t.Context(), spire.Plan{Update: []spire.Entry{changed}}); err != nil {
+			t.Fatal(err)
+		}
+		seen("another was written", false)
+		one = []spire.Entry{changed}
+		seen("just changed", false)
+		pass(registry.DefaultAuditInterval)
+		seen("after another audit", true)
+		f.by(func() { f.delete(changed.ID) })
+		pass(registry.DefaultAuditInterval)
+		seen("deleted by somebody", false)
+	})
+}
+
 func TestADeletedChangedOrUnexpectedEntryIsToldWithinTheAuditIntervalAndNothingElseIs(t *testing.T) {
 	for name, test := range map[string]struct {
 		by   func(f *fake)
@@ -437,10 +496,13 @@ func TestMetricsCountEntriesAndDrift(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		metrics := prometheus.NewPedanticRegistry()
 		f := newFake(entry("a", "1"), entry("a", "2"), foreign("x"))
-		start(t, f, registry.Options{Registerer: metrics})
+		r, _ := start(t, f, registry.Options{Registerer: metrics})
 		f.by(func() { f.delete("pm1.main.ns.a.1") })
 		pass(interval)
 		want := `
+# HELP paymesh_spire_drift_repaired_total Entries that were found missing, changed or unexpected, and have been put right.
+# TYPE paymesh_spire_drift_repaired_total counter
+paymesh_spire_drift_repaired_total 0
 # HELP paymesh_spire_drift_total Entries of this cluster in the SPIRE server that were found missing, changed or unexpected.
 # TYPE paymesh_spire_drift_total counter
 paymesh_spire_drift_total{kind="changed"} 0
@@ -453,7 +515,16 @@ paymesh_spire_entries 1
 # TYPE paymesh_spire_up gauge
 paymesh_spire_up 1
 `
-		if err := testutil.GatherAndCompare(metrics, strings.NewReader(want), "paymesh_spire_drift_total", "paymesh_spire_entries", "paymesh_spire_up"); err != nil {
+		if err := testutil.GatherAndCompare(metrics, strings.NewReader(want), "paymesh_spire_drift_repaired_total", "paymesh_spire_drift_total", "paymesh_spire_entries", "paymesh_spire_up"); err != nil {
+			t.Error(err)
+		}
+		for range 2 { // the second time it is no repair any more
+			_, _ = r.Apply(t.Context(), spire.Plan{Create: []spire.Entry{entry("a", "1")}})
+			_, _ = r.Apply(t.Context(), spire.Plan{Update: []spire.Entry{with(entry("a", "1"), "x")}})
+		}
+		want, _, _ = strings.Cut(want, "# HELP paymesh_spire_drift_total")
+		want = strings.Replace(want, "repaired_total 0", "repaired_total 1", 1)
+		if err := testutil.GatherAndCompare(metrics, strings.NewReader(want), "paymesh_spire_drift_repaired_total"); err != nil {
 			t.Error(err)
 		}
 	})
@@ -465,4 +536,29 @@ func ids(held []spire.Held) []string {
 		list = append(list, entry.ID)
 	}
 	return list
+}
+
+func TestEntriesOfSomebodyElsesAreReadBySPIFFEIDAndOurOwnAreNeverAmongThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(entry("a", "1"), foreign("one"), foreign("pm1.main-2.ns.a.1"), foreign("two"))
+		other := foreign("other")
+		other.SPIFFEID = "spiffe://jia.app/other"
+		f.create(other)
+		f.pageSize = 1
+		r, listener := start(t, f, registry.Options{})
+		theirs, err := r.Foreign(t.Context(), "spiffe://jia.app/a")
+		if err != nil || !slices.Equal(ids(theirs), []string{"one", "two"}) {
+			t.Fatalf("%v, %v", ids(theirs), err)
+		}
+		if err := r.DeleteForeign(t.Context(), []string{"one", "pm1.main-2.ns.a.1"}); err == nil || f.find("one") == nil {
+			t.Errorf("an entry of another cluster's would go: %v", err)
+		}
+		if err := r.DeleteForeign(t.Context(), []string{"one"}); err != nil || f.find("one") != nil || f.find("two") == nil {
+			t.Error(err)
+		}
+		pass(2 * interval)
+		if len(listener.owners()) != 0 || len(r.Of(ownerOf("a"))) != 1 {
+			t.Errorf("told %v", listener.owners())
+		}
+	})
 }

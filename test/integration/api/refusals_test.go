@@ -32,6 +32,10 @@ const (
 	jwtTTL        = "spec.jwtSVIDTTL: Invalid value: .*jwtSVIDTTL must be a whole number of seconds from 30s to 24h, for example 5m"
 	duration      = "a duration must be one to four numbers of at most five digits, each with its unit h, m, s or ms, for example 1h30m"
 	dnsNames      = `spec.dnsNames\[0\]: Invalid value: .*dnsNames must be DNS names in lower case, for example payment.example.com`
+	federation    = `spec.federatesWith\[0\]: Invalid value: .*federatesWith must be names of trust domains, for example partner.example`
+	template      = "spec.pathTemplate: Invalid value: .*pathTemplate must consist of segments, as in /{{namespace}}/{{podLabels.app}}"
+	templateFixed = "spec.pathTemplate: Invalid value: .*pathTemplate cannot be set, changed or removed later, .*: create another ServiceIdentity"
+	labelsFixed   = "spec.podLabels: Invalid value: .*podLabels cannot be changed beside a pathTemplate, .*: create another ServiceIdentity"
 	pathFixed     = "spec.path: Invalid value: .*path cannot be set, changed or removed later, .*: create another ServiceIdentity"
 	accountFixed  = "spec.serviceAccountName: Invalid value: .*serviceAccountName cannot be changed: create another ServiceIdentity"
 	metadataName  = "metadata.name must be a DNS-1035 label of at most 52 characters, for example payment-service"
@@ -54,6 +58,23 @@ var creations = map[string]refusal{
 	"a path below /spire":                 {map[string]any{"path": "/spire/agent/k8s_psat/c/u"}, pathReserved},
 	"a path of 1,785 bytes":               {map[string]any{"path": "/" + strings.Repeat("a", 1784)}, "spec.path: Too long: may not be more than 1784 bytes"},
 	"a path that is a number":             {map[string]any{"path": int64(7)}, "spec.path: Invalid value: .*must be of type string"},
+
+	"a pathTemplate beside a path":              {map[string]any{"path": "/a", "pathTemplate": "/{{namespace}}"}, "spec.pathTemplate: Invalid value: .*pathTemplate and path exclude one another: write one of them"},
+	"an empty pathTemplate":                     {map[string]any{"pathTemplate": ""}, template},
+	"a pathTemplate with an unknown variable":   {map[string]any{"pathTemplate": "/{{pod}}"}, template},
+	"a pathTemplate with a space in a variable": {map[string]any{"pathTemplate": "/{{ namespace }}"}, template + ".*without spaces"},
+	"a pathTemplate with a variable of Go's":    {map[string]any{"pathTemplate": "/{{.namespace}}"}, template},
+	"a pathTemplate with a function":            {map[string]any{"pathTemplate": "/{{namespace|upper}}"}, template},
+	"a pathTemplate with one brace":             {map[string]any{"pathTemplate": "/{namespace}"}, template},
+	"a pathTemplate with an open variable":      {map[string]any{"pathTemplate": "/{{namespace"}, template},
+	"a pathTemplate with a variable in another": {map[string]any{"pathTemplate": "/{{podLabels.{{namespace}}}}"}, template},
+	"a pathTemplate with a label without a key": {map[string]any{"pathTemplate": "/{{podLabels.}}"}, template},
+	"a pathTemplate with a dot segment":         {map[string]any{"pathTemplate": "/{{namespace}}/../a"}, template},
+	"a pathTemplate with an empty segment":      {map[string]any{"pathTemplate": "/a//{{namespace}}"}, template},
+	"a pathTemplate that ends with a slash":     {map[string]any{"pathTemplate": "/{{namespace}}/"}, template},
+	"a pathTemplate without its first slash":    {map[string]any{"pathTemplate": "{{namespace}}"}, template},
+	"a pathTemplate below /spire":               {map[string]any{"pathTemplate": "/spire/{{namespace}}"}, "spec.pathTemplate: Invalid value: .*pathTemplate must not be /spire or below it"},
+	"a pathTemplate of 1,785 bytes":             {map[string]any{"pathTemplate": "/" + strings.Repeat("a", 1784)}, "spec.pathTemplate: Too long: may not be more than 1784 bytes"},
 
 	"no serviceAccountName":                  {map[string]any{"serviceAccountName": nil}, "spec.serviceAccountName: Required value"},
 	"an empty serviceAccountName":            {map[string]any{"serviceAccountName": ""}, accountName},
@@ -92,6 +113,15 @@ var creations = map[string]refusal{
 	"a label of 64 characters in dnsNames":   {map[string]any{"dnsNames": []any{strings.Repeat("a", 64) + ".example"}}, dnsNames},
 	"one of dnsNames with 254 characters":    {map[string]any{"dnsNames": []any{strings.Repeat("a.", 126) + "aa"}}, `spec.dnsNames\[0\]: Too long: may not be more than 253 bytes`},
 	"punycode in dnsNames":                   {map[string]any{"dnsNames": []any{"a.xn--bcher-kva.example"}}, `spec.dnsNames\[0\]: Invalid value: .*dnsNames must not have two hyphens as the third and fourth character of a label`},
+	"33 federatesWith":                       {map[string]any{"federatesWith": hosts(33)}, "spec.federatesWith: Too many: 33: must have at most 32 items"},
+	"one of federatesWith twice":             {map[string]any{"federatesWith": []any{"a.example", "a.example"}}, `spec.federatesWith\[1\]: Duplicate value: "a.example"`},
+	"a SPIFFE ID in federatesWith":           {map[string]any{"federatesWith": []any{"spiffe://partner.example"}}, federation + ".*no spiffe://, no path"},
+	"upper case in federatesWith":            {map[string]any{"federatesWith": []any{"Partner.example"}}, federation},
+	"an empty one of federatesWith":          {map[string]any{"federatesWith": []any{""}}, federation},
+	"a path in federatesWith":                {map[string]any{"federatesWith": []any{"partner.example/a"}}, federation},
+	"one of federatesWith with 256":          {map[string]any{"federatesWith": []any{strings.Repeat("a", 256)}}, `spec.federatesWith\[0\]: Too long: may not be more than 255 bytes`},
+	"a serviceDNSNames that is a word":       {map[string]any{"serviceDNSNames": "yes"}, "spec.serviceDNSNames: Invalid value: .*must be of type boolean"},
+	"a placement that there is not":          {map[string]any{"placement": "Pod"}, `spec.placement: Unsupported value: "Pod": supported values: "Node", "Cluster"`},
 	"a hint of 256 characters":               {map[string]any{"hint": strings.Repeat("a", 256)}, "spec.hint: Too long: may not be more than 255 bytes"},
 	"a field of spec that there is not":      {map[string]any{"serviceAcountName": "payment"}, unknownFields + ` "spec.serviceAcountName"`},
 	"a field of SPIRE's that is not in spec": {map[string]any{"admin": true}, unknownFields + ` "spec.admin"`},
@@ -113,6 +143,11 @@ var updates = map[string]struct {
 	"a changed path":                {map[string]any{"path": "/payments"}, map[string]any{"path": "/payments/api"}, pathFixed},
 	"a path that was unset":         {nil, map[string]any{"path": "/payments"}, pathFixed},
 	"a path that is unset later":    {map[string]any{"path": "/payments"}, nil, pathFixed},
+	"a changed pathTemplate":        {map[string]any{"pathTemplate": "/{{namespace}}"}, map[string]any{"pathTemplate": "/{{cluster}}"}, templateFixed},
+	"a pathTemplate later":          {nil, map[string]any{"pathTemplate": "/{{namespace}}"}, templateFixed},
+	"a pathTemplate that goes":      {map[string]any{"pathTemplate": "/{{namespace}}"}, nil, templateFixed},
+	"podLabels beside a template":   {map[string]any{"pathTemplate": "/{{namespace}}", "podLabels": labels(1)}, map[string]any{"pathTemplate": "/{{namespace}}", "podLabels": labels(2)}, labelsFixed},
+	"podLabels later, beside one":   {map[string]any{"pathTemplate": "/{{namespace}}"}, map[string]any{"pathTemplate": "/{{namespace}}", "podLabels": labels(1)}, labelsFixed},
 	"another serviceAccountName":    {nil, map[string]any{"serviceAccountName": "other"}, accountFixed},
 	"the default path, spelled out": {nil, map[string]any{"path": "/ns/payments/sa/payment"}, pathFixed},
 }
@@ -129,6 +164,13 @@ var statuses = map[string]struct {
 	"fewer than no entries wanted":          {map[string]any{"entries": map[string]any{"wanted": int64(-1), "registered": int64(1)}}, "status.entries.wanted: Invalid value: -1: .*should be greater than or equal to 0"},
 	"fewer than no entries registered":      {map[string]any{"entries": map[string]any{"wanted": int64(1), "registered": int64(-1)}}, "status.entries.registered: Invalid value: -1: .*should be greater than or equal to 0"},
 	"a negative observedGeneration":         {map[string]any{"observedGeneration": int64(-1)}, "status.observedGeneration: Invalid value: -1: .*should be greater than or equal to 0"},
+	"an outageBudget of 33 characters":      {map[string]any{"outageBudget": strings.Repeat("1", 33)}, "status.outageBudget: Too long: may not be more than 32 bytes"},
+	"pods that wait for nine things":        {map[string]any{"waitingPods": waiting(9)}, "status.waitingPods: Too many: 9: must have at most 8 items"},
+	"pods that wait for one thing twice":    {map[string]any{"waitingPods": append(waiting(1), waiting(1)...)}, `status.waitingPods\[1\]: Duplicate value: .*R0`},
+	"no pods that wait":                     {map[string]any{"waitingPods": []any{map[string]any{"reason": "R", "count": int64(0)}}}, `status.waitingPods\[0\].count: Invalid value: 0: .*should be greater than or equal to 1`},
+	"a reason of 65 characters":             {map[string]any{"waitingPods": []any{map[string]any{"reason": strings.Repeat("R", 65), "count": int64(1)}}}, `status.waitingPods\[0\].reason: Too long: may not be more than 64 bytes`},
+	"eleven names of pods that wait":        {map[string]any{"waitingPods": []any{map[string]any{"reason": "R", "count": int64(11), "names": hosts(11)}}}, `status.waitingPods\[0\].names: Too many: 11: must have at most 10 items`},
+	"a name of a pod with 254 characters":   {map[string]any{"waitingPods": []any{map[string]any{"reason": "R", "count": int64(1), "names": []any{strings.Repeat("a", 254)}}}}, `status.waitingPods\[0\].names\[0\]: Too long: may not be more than 253 bytes`},
 	"entries without the number that wants": {map[string]any{"entries": map[string]any{"registered": int64(1)}}, "status.entries.wanted: Required value"},
 }
 
@@ -209,7 +251,7 @@ func requireEachRuleBroken(t *testing.T, broken map[string]bool) {
 		if schema.Minimum != nil {
 			wantCause(field, metav1.CauseTypeFieldValueInvalid)
 		}
-		if schema.XListType != nil {
+		if schema.XListType != nil && *schema.XListType != "atomic" {
 			wantCause(field+"[]", metav1.CauseTypeFieldValueDuplicate)
 		}
 	})
@@ -238,6 +280,10 @@ func TestTheAPIServerAcceptsWhatIsWithinTheBounds(t *testing.T) {
 		"a path of the shortest segments":         {"path": strings.Repeat("/a", 892)},
 		"a path of dots that are no dot segments": {"path": "/.../.a/a./..a"},
 		"a path that begins like /spire":          {"path": "/spire-metrics/x"},
+		"a pathTemplate of every variable":        {"pathTemplate": "/{{cluster}}/a-{{namespace}}.{{serviceAccount}}/{{podLabels.app}}{{podLabels.app.kubernetes.io/part_of}}", "podLabels": labels(16)},
+		"a pathTemplate of 1,784 bytes":           {"pathTemplate": "/" + strings.Repeat("a", 1783)},
+		"a pathTemplate of many variables":        {"pathTemplate": strings.Repeat("/{{cluster}}", 148), "podLabels": labels(16)},
+		"a pathTemplate that begins like /spire":  {"pathTemplate": "/spire-{{cluster}}/.../.a"},
 		"16 podLabels":                            {"podLabels": labels(16)},
 		"the longest podLabels":                   {"podLabels": map[string]any{strings.Repeat("a.", 126) + "a/" + strings.Repeat("k", 63): strings.Repeat("v", 63), "empty": ""}},
 		"the shortest TTLs":                       {"x509SVIDTTL": "1m", "jwtSVIDTTL": "30s"},
@@ -245,6 +291,8 @@ func TestTheAPIServerAcceptsWhatIsWithinTheBounds(t *testing.T) {
 		"TTLs of four groups":                     {"x509SVIDTTL": "1h1m1s1000ms", "jwtSVIDTTL": "1h1m1s0ms"},
 		"32 dnsNames":                             {"dnsNames": hosts(32)},
 		"the longest dnsNames":                    {"dnsNames": longHosts(32)},
+		"32 federatesWith, the longest":           {"federatesWith": longHosts(32)},
+		"a trust domain of every character":       {"federatesWith": []any{"_a-.0"}},
 		"a hint of 255 characters":                {"hint": strings.Repeat("é", 255)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -257,7 +305,7 @@ func TestTheAPIServerAcceptsWhatIsWithinTheBounds(t *testing.T) {
 
 func TestEverythingButThePathAndTheServiceAccountCanBeChanged(t *testing.T) {
 	object := create(t, map[string]any{"path": "/payments", "hint": "old", "x509SVIDTTL": "1h", "dnsNames": []any{"a.example"}})
-	changed := identity(object.GetName(), map[string]any{"path": "/payments", "podLabels": labels(1), "jwtSVIDTTL": "5m", "dnsNames": []any{"b.example"}})
+	changed := identity(object.GetName(), map[string]any{"path": "/payments", "podLabels": labels(1), "jwtSVIDTTL": "5m", "dnsNames": []any{"b.example"}, "placement": "Cluster", "serviceDNSNames": true, "federatesWith": []any{"b.example"}})
 	changed.SetResourceVersion(object.GetResourceVersion())
 	if err := api.Update(t.Context(), changed); err != nil {
 		t.Error(err)
@@ -308,6 +356,14 @@ func conditions(n int) []any {
 	all := make([]any, 0, n)
 	for i := range n {
 		all = append(all, map[string]any{"type": fmt.Sprintf("C%d", i), "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+	}
+	return all
+}
+
+func waiting(n int) []any {
+	all := make([]any, 0, n)
+	for i := range n {
+		all = append(all, map[string]any{"reason": fmt.Sprintf("R%d", i), "count": int64(1)})
 	}
 	return all
 }

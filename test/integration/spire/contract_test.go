@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	bundlev1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/bundle/v1"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	"google.golang.org/grpc/codes"
@@ -79,6 +80,28 @@ func TestSPIRERefusesAFederatedTrustDomainWithoutBundleAsInternal(t *testing.T) 
 	_, status := create(t, server, e)
 	if codes.Code(status.Code) != codes.Internal || !strings.Contains(status.Message, "unable to find federated bundle") {
 		t.Errorf("got %v", status)
+	}
+}
+
+// An entry that a bundle was taken from has the revision that it had: only what it federates with shows it.
+func TestSPIRETakesADeletedBundleFromEntriesWithoutANewRevision(t *testing.T) {
+	server.SetBundle(t, "partner.example")
+	e := manual("contract-dissociated", "/contract/dissociated")
+	e.FederatesWith = []string{"partner.example"}
+	before := mustCreate(t, server, e)
+	server.DeleteBundle(t, "partner.example", bundlev1.BatchDeleteFederatedBundleRequest_DISSOCIATE)
+	if got := get(t, server, e.Id); len(got.FederatesWith) != 0 || got.RevisionNumber != before.RevisionNumber {
+		t.Errorf("it federates with %v at revision %d, before it was %d: if that is higher now, the audit need not read it", got.FederatesWith, got.RevisionNumber, before.RevisionNumber)
+	}
+}
+
+func TestSPIREListsTheBundlesOfOtherTrustDomainsWithoutItsOwn(t *testing.T) {
+	for _, name := range []string{"b.example", "a.example"} {
+		server.SetBundle(t, name)
+		defer server.DeleteBundle(t, name, bundlev1.BatchDeleteFederatedBundleRequest_RESTRICT)
+	}
+	if got, err := admin(t, server).Bundles(t.Context()); err != nil || !slices.Equal(got, []string{"a.example", "b.example"}) {
+		t.Errorf("got %v, %v", got, err)
 	}
 }
 

@@ -69,6 +69,74 @@ func TestAPodOnANodeGetsTheSVIDOfItsIdentityThroughTheNodesAlias(t *testing.T) {
 	}
 }
 
+func TestAPodGetsTheSVIDOfAnIdentityForTheWholeClusterAndKeepsItWhileThePlacementChanges(t *testing.T) {
+	r, _ := running(t, server, cluster.Name, time.Minute)
+	here := nodeOf(t, cluster, node.Name, node.UID)
+	wide, onNode := identity(cluster, "everywhere"), identity(cluster, "everywhere", here)
+	wide.ClusterWide = true
+	apply(t, r, spire.Diff(spire.Entries(mesh.Mesh{Cluster: cluster, Identities: []mesh.Identity{wide}}), nil))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stream, err := agent.Watch(ctx, selectors("payments", "everywhere")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func() string {
+		t.Helper()
+		svids, err := stream()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, svid := range svids {
+			if svid.ID != wide.ID.String() {
+				t.Errorf("got an SVID of %s", svid.ID)
+			}
+		}
+		if len(svids) == 0 {
+			return ""
+		}
+		return svids[0].Leaf.SerialNumber.String()
+	}
+	for next() == "" { // the agent has not heard of it yet
+	}
+	apply(t, r, spire.Diff(spire.Entries(mesh.Mesh{Cluster: cluster, Nodes: []mesh.Node{here}, Identities: []mesh.Identity{onNode}}), nil))
+	if next() == "" {
+		t.Fatal("the pod lost its identity when the entry of the node came")
+	}
+	apply(t, r, spire.Plan{Delete: []string{spire.Own(cluster, wide)[0].ID}})
+	if next() == "" {
+		t.Fatal("the pod lost its identity when the entry of the cluster went")
+	}
+}
+
+func TestAPodWithTwoIdentitiesGetsBothSVIDs(t *testing.T) {
+	r, _ := running(t, server, cluster.Name, time.Minute)
+	here := nodeOf(t, cluster, node.Name, node.UID)
+	first, second := identity(cluster, "two", here), identity(cluster, "two-more", here)
+	second.ServiceAccountName, second.Hint = first.ServiceAccountName, "external" // with the same hint SPIRE gives only one
+	apply(t, r, spire.Diff(spire.Entries(mesh.Mesh{Cluster: cluster, Nodes: []mesh.Node{here}, Identities: []mesh.Identity{first, second}}), nil))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stream, err := agent.Watch(ctx, selectors("payments", "two")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ids := []string(nil); len(ids) < 2; {
+		svids, err := stream()
+		if err != nil {
+			t.Fatalf("got %v, and then %v", ids, err)
+		}
+		ids = nil
+		for _, svid := range svids {
+			ids = append(ids, svid.ID)
+		}
+		slices.Sort(ids)
+		if len(ids) == 2 && !slices.Equal(ids, []string{first.ID.String(), second.ID.String()}) {
+			t.Errorf("got %v", ids)
+		}
+	}
+}
+
 func TestAnUpdateReachesThePodWithoutAGap(t *testing.T) {
 	r, _ := running(t, server, cluster.Name, time.Minute)
 	here := nodeOf(t, cluster, node.Name, node.UID)

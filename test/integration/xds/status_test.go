@@ -66,7 +66,7 @@ func startOperator(t *testing.T) *operator {
 		}, funcr.Options{}),
 	})
 	must(t, err)
-	must(t, controllers.IndexFields(ctx, mgr.GetFieldIndexer()))
+	must(t, controllers.IndexFields(ctx, mgr.GetFieldIndexer(), cluster))
 	must(t, controllers.IndexWorld(ctx, mgr.GetFieldIndexer()))
 	o := &operator{xdsAt: freeAddress(t, "127.0.0.1"), ips: map[types.NamespacedName]string{}}
 	o.client, err = client.New(api.Config, client.Options{Scheme: scheme})
@@ -91,8 +91,13 @@ func (o *operator) addIdentities(t *testing.T, mgr ctrl.Manager) {
 	must(t, mgr.Add(entries))
 	must(t, mgr.Add(held))
 	surplus, witness := &controllers.Surplus{Grace: time.Minute, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
+	brake := controllers.NewBrake(controllers.BrakeOptions{
+		Count: controllers.DefaultBrakeCount, Share: controllers.DefaultBrakeShare, Total: held.Count, Surplus: surplus, Clock: clock.RealClock{},
+	})
 	must(t, (&controllers.ServiceIdentityReconciler{
-		Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Witness: witness, Events: mgr.GetEventRecorder("paymesh"), RetryInterval: time.Second,
+		Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Brake: brake, Witness: witness,
+		Adopting: &controllers.Surplus{Grace: time.Minute, Clock: clock.RealClock{}},
+		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, Events: mgr.GetEventRecorder("paymesh"), RetryInterval: time.Second,
 	}).SetupWithManager(mgr))
 	must(t, (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Witness: witness}).SetupWithManager(mgr))
 }

@@ -1,0 +1,147 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire"
+	spireclient "github.com/jia-app/paymesh/internal/spire/client"
+)
+
+// adoption is which entries of somebody else's go, since those of an identity have taken their place.
+type adoption struct {
+	// waits are those that go when the grace time is over, stays those that may not, each with why.
+	waits, stays []string
+}
+
+// adopted reports whether the object tells to adopt an entry.
+func adopted(object *meshv1alpha1.ServiceIdentity, id string) bool {
+	word := object.Annotations[meshv1alpha1.AnnotationAdoptEntries]
+	return spire.Foreign(id) && (word == "*" || slices.Contains(strings.FieldsFunc(word, func(r rune) bool { return r == ',' || r == ' ' }), id))
+}
+
+// supplant makes the entries that cannot be as wanted since one to be adopted has the same parent, SPIFFE ID and selectors:
+// beside that, for nobody where it is a new one, and then as wanted. Both are there after it.
+func (r *ServiceIdentityReconciler) supplant(ctx context.Context, object *meshv1alpha1.ServiceIdentity, o *outcome) error {
+	var blocked []spire.Entry
+	for _, result := range o.failed {
+		if result.Conflict == nil || !adopted(object, result.Conflict.ID) {
+			continue
+		}
+		for _, entry := range o.want {
+			if entry.ID == result.ID {
+				blocked = append(blocked, entry)
+			}
+		}
+	}
+	if len(blocked) == 0 {
+		return nil
+	}
+	held := r.SPIRE.Of(identityOwner(mesh.KeyOf(object)))
+	missing := slices.DeleteFunc(slices.Clone(blocked), func(entry spire.Entry) bool {
+		return slices.ContainsFunc(held, func(h spire.Held) bool { return h.ID == entry.ID })
+	})
+	results, err := r.SPIRE.Apply(ctx, spire.Plan{Create: spire.Beside(missing), Update: blocked})
+	if err != nil {
+		return err
+	}
+	ids := entryIDs(blocked)
+	done := func(id string) bool { return slices.Contains(ids, id) }
+	o.failed = append(slices.DeleteFunc(o.failed, func(f spireclient.Result) bool { return done(f.ID) }), failures(results)...)
+	left := spire.Diff(o.want, r.SPIRE.Of(identityOwner(mesh.KeyOf(object))))
+	o.missing = slices.Concat(slices.DeleteFunc(o.missing, func(e spire.Entry) bool { return done(e.ID) }), left.Create, left.Update)
+	return nil
+}
+
+// adopt deletes, after the grace time, the entries of somebody else's that the object names and whose work its own do: by
+// then every agent has got those. Nothing counts as long as not every entry of the object is registered.
+func (r *ServiceIdentityReconciler) adopt(ctx context.Context, object *meshv1alpha1.ServiceIdentity, identity mesh.Identity, o *outcome) error {
+	owner := identityOwner(mesh.KeyOf(object))
+	if object.Annotations[meshv1alpha1.AnnotationAdoptEntries] == "" || !o.decided || !o.state.Answers() || !o.planned.Empty() {
+		r.Adopting.Forget(owner)
+		return nil
+	}
+	if err := r.supplant(ctx, object, o); err != nil {
+		return err
+	}
+	if len(o.want) == 0 || len(o.missing) > 0 || o.refused() || len(o.unknown) > 0 {
+		r.Adopting.Forget(owner)
+		return nil
+	}
+	theirs, err := r.SPIRE.Foreign(ctx, o.want[0].SPIFFEID)
+	if err != nil {
+		return err
+	}
+	pods, err := r.podsOf(ctx, identity)
+	if err != nil {
+		return err
+	}
+	var ready []string
+	for _, entry := range theirs {
+		if !adopted(object, entry.ID) {
+			continue
+		}
+		if why := spire.Uncovered(o.want, entry.Entry, pods); why != "" {
+			o.adoption.stays = append(o.adoption.stays, entry.ID+" ("+why+")")
+		} else {
+			ready = append(ready, entry.ID)
+		}
+	}
+	due, lingers := r.Adopting.Due(owner, ready)
+	o.adoption.waits = slices.DeleteFunc(ready, func(id string) bool { return slices.Contains(due, id) })
+	o.lingers = sooner(o.lingers, lingers)
+	if len(o.adoption.stays) > 0 {
+		o.lingers = sooner(o.lingers, r.RetryInterval)
+	}
+	if len(due) == 0 {
+		return nil
+	}
+	if r.SPIRE.DryRun() {
+		o.planned = spire.Plan{Delete: due}
+		return nil
+	}
+	log.FromContext(ctx).Info("entries of somebody else's go, as the object says: its own have their place", "entries", due)
+	return r.SPIRE.DeleteForeign(ctx, due)
+}
+
+// podsOf has the UID of every pod, with whether the identity selects it.
+func (r *ServiceIdentityReconciler) podsOf(ctx context.Context, identity mesh.Identity) (map[string]bool, error) {
+	list := &corev1.PodList{}
+	if err := r.Client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list the Pods, to see whose entries may be adopted: %w", err)
+	}
+	pods := make(map[string]bool, len(list.Items))
+	for i := range list.Items {
+		pods[string(list.Items[i].UID)] = identity.Selects(&list.Items[i])
+	}
+	return pods, nil
+}
+
+// sooner is the shorter of two waits, of which zero is none.
+func sooner(x, y time.Duration) time.Duration {
+	if x == 0 || y != 0 && y < x {
+		return y
+	}
+	return x
+}
+
+// words says what becomes of the entries to adopt; empty where there are none.
+func (a adoption) words() string {
+	var parts []string
+	if len(a.waits) > 0 {
+		parts = append(parts, "entries of somebody else's with the same SPIFFE ID go when the grace time is over: "+names(a.waits))
+	}
+	if len(a.stays) > 0 {
+		parts = append(parts, "these entries of somebody else's are not adopted: "+names(a.stays))
+	}
+	return strings.Join(parts, "; ")
+}

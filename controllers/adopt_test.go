@@ -1,0 +1,154 @@
+package controllers_test
+
+import (
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
+	spiretypes "github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	"google.golang.org/grpc/codes"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/test/lab"
+)
+
+var _ = Describe("adopting entries of somebody else's", func() {
+	var r *rig
+	var ns *corev1.Namespace
+	var on *corev1.Node
+	var workload *corev1.Pod
+	var object *meshv1alpha1.ServiceIdentity
+	var key types.NamespacedName
+	BeforeEach(func() {
+		r = newRig()
+		ns, on = namespace(""), node()
+		object, workload = identity(ns, "pay"), pod(ns, "pay", on.Name)
+		key = mesh.KeyOf(object)
+		r.settle(ns, on, workload, object)
+	})
+	// made makes an entry as somebody else would, with the identity's SPIFFE ID.
+	made := func(id, parent string, selectors ...string) {
+		GinkgoHelper()
+		entry := &spiretypes.Entry{
+			Id: id, SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: pathOf(object)},
+			ParentId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: parent},
+		}
+		for _, value := range selectors {
+			entry.Selectors = append(entry.Selectors, &spiretypes.Selector{Type: "k8s", Value: value})
+		}
+		answer, err := r.spire.Entries.BatchCreateEntry(r.ctx, &entryv1.BatchCreateEntryRequest{Entries: []*spiretypes.Entry{entry}})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(codes.Code(answer.Results[0].Status.Code)).To(Equal(codes.OK), answer.Results[0].Status.Message)
+	}
+	adopt := func(word string) {
+		GinkgoHelper()
+		object = r.identity(key)
+		object.Annotations = map[string]string{meshv1alpha1.AnnotationAdoptEntries: word}
+		Expect(live.Update(r.ctx, object)).To(Succeed())
+		r.settle(object)
+	}
+	agent := "/spire/agent/k8s_psat/main/some-node"
+
+	It("leaves them alone without a word, and names which go with one: those of its own pods, and of pods that are gone", func() {
+		other := pod(ns, "other", on.Name)
+		r.settle(other)
+		made("of-the-pod", agent, "pod-uid:"+string(workload.UID))
+		made("of-a-pod-that-is-gone", agent, "pod-uid:00000000-0000-0000-0000-000000000000")
+		made("of-another-pod", agent, "pod-uid:"+string(other.UID))
+		made("by-hand", agent, "ns:"+ns.Name, "sa:pay")
+		made("wider", agent, "ns:"+ns.Name)
+		r.reconcile(key)
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.condition(key, "Registered")).To(Equal("True Registered"))
+		Expect(r.entries()).To(HaveLen(7))
+
+		adopt("*")
+		Expect(r.reconcile(key).RequeueAfter).To(Equal(retry)) // since some stay, and that may end
+		Expect(r.condition(key, "Registered")).To(Equal("True Adopting"))
+		Expect(r.message(key, "Registered")).To(And(
+			ContainSubstring("go when the grace time is over: of-the-pod, of-a-pod-that-is-gone, by-hand; "),
+			ContainSubstring("of-another-pod (it is for a pod that this identity does not select: "+string(other.UID)+")"),
+			ContainSubstring("wider (it is for workloads without k8s:sa:pay, too)")))
+		Expect(r.entries()).To(HaveLen(7))
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).To(And(HaveLen(4), HaveKey("of-another-pod"), HaveKey("wider"), HaveKey(entryID(object, on)), HaveKey(aliasID(on))))
+	})
+
+	It("deletes only what the word names, and nothing while its own are not there", func() {
+		made("named", agent, "ns:"+ns.Name, "sa:pay")
+		made("not-named", agent+"-2", "ns:"+ns.Name, "sa:pay")
+		adopt("named, not-there")
+		gone(workload)
+		r.reconcile(key, workload)
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.condition(key, "Registered")).To(Equal("True NoPods"))
+		Expect(r.entries()).To(HaveLen(2))
+		r.reconcile(key, pod(ns, "pay", on.Name))
+		r.clock.Step(grace)
+		Expect(r.reconcile(key).RequeueAfter).To(BeZero())
+		Expect(r.entries()).To(And(HaveKey("not-named"), Not(HaveKey("named")), HaveKey(entryID(object, on))))
+	})
+
+	It("makes its own beside one that is in the way, and only then takes that away", func() {
+		made("in-the-way", "/paymesh/main/node/"+string(on.UID), "ns:"+ns.Name, "sa:pay")
+		r.reconcile(key)
+		Expect(r.condition(key, "Registered")).To(Equal("False Conflict"))
+		adopt("in-the-way")
+		Expect(r.reconcile(key).RequeueAfter).To(Equal(grace))
+		Expect(r.condition(key, "Registered")).To(Equal("True Adopting"))
+		Expect(r.entries()).To(And(HaveKey("in-the-way"), HaveKey(entryID(object, on))))
+		Expect(r.entries()[entryID(object, on)].Selectors).To(HaveLen(2))
+		Expect(r.identity(key).Status.Entries.Summary).To(Equal("1/1"))
+		written := r.writes()
+		r.reconcile(key)
+		Expect(r.writes()).To(Equal(written))
+		r.clock.Step(grace)
+		Expect(r.reconcile(key).RequeueAfter).To(BeZero())
+		Expect(r.entries()).NotTo(HaveKey("in-the-way"))
+		r.reconcile(key)
+		Expect(r.condition(key, "Registered")).To(Equal("True Registered"))
+	})
+
+	It("makes its own, where it is to become the same as one in the way, what it is to be beside that", func() {
+		r.reconcile(key)
+		made("in-the-way", "/paymesh/main/node/"+string(on.UID), "ns:"+ns.Name, "sa:pay", "pod-label:tier:gold")
+		workload.Labels = map[string]string{"tier": "gold"}
+		Expect(live.Update(r.ctx, workload)).To(Succeed())
+		object = r.identity(key)
+		object.Spec.PodLabels = map[string]meshv1alpha1.LabelValue{"tier": "gold"}
+		Expect(live.Update(r.ctx, object)).To(Succeed())
+		r.reconcile(key, workload, object)
+		Expect(r.condition(key, "Registered")).To(Equal("False Conflict"))
+		Expect(r.entries()[entryID(object, on)].Selectors).To(HaveLen(2))
+		adopt("*")
+		Expect(r.reconcile(key).RequeueAfter).To(Equal(grace))
+		Expect(r.condition(key, "Registered")).To(Equal("True Adopting"))
+		Expect(r.entries()[entryID(object, on)].Selectors).To(HaveLen(3))
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).To(And(HaveKey(entryID(object, on)), Not(HaveKey("in-the-way"))))
+	})
+
+	It("never takes an entry of another cluster's paymesh for one to adopt, and shows in a dry run what would go", func() {
+		made("pm1.other.payments.pay.1", agent, "ns:"+ns.Name, "sa:pay")
+		made("by-hand", agent+"-2", "ns:"+ns.Name, "sa:pay")
+		r.reconcile(key)
+		adopt("*")
+		r.restartWith(registry.Options{DryRun: true})
+		r.reconcile(key)
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.condition(key, "Registered")).To(Equal("True DryRun"))
+		Expect(r.message(key, "Registered")).To(HaveSuffix("it would delete by-hand"))
+		Expect(r.entries()).To(HaveKey("by-hand"))
+		r.restartWith(registry.Options{})
+		r.reconcile(key)
+		Expect(r.entries()).To(And(HaveKey("pm1.other.payments.pay.1"), Not(HaveKey("by-hand"))))
+	})
+})

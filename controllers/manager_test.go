@@ -1,0 +1,99 @@
+package controllers_test
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/jia-app/paymesh/controllers"
+	"github.com/jia-app/paymesh/internal/spire"
+	spireclient "github.com/jia-app/paymesh/internal/spire/client"
+	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/test/lab"
+)
+
+// shortGrace is the grace time of managers that run by themselves.
+const shortGrace = 2 * time.Second
+
+// faulty is a client of a SPIRE server, and what comes between at its writes.
+type faulty struct {
+	*spireclient.Client
+	apply func(ctx context.Context, plan spire.Plan) ([]spireclient.Result, error)
+}
+
+func (f *faulty) Apply(ctx context.Context, plan spire.Plan) ([]spireclient.Result, error) {
+	if f.apply == nil {
+		return f.Client.Apply(ctx, plan)
+	}
+	return f.apply(ctx, plan)
+}
+
+// manager is one that runs by itself, with everything about identities in it.
+type manager struct {
+	entries  *registry.Registry
+	brake    *controllers.Brake
+	operator *corev1.Namespace
+	// stop ends it and returns what Start returned.
+	stop func() error
+}
+
+// startManager starts a manager, as cmd/manager does, which ends with the spec.
+func startManager(config *rest.Config, server *lab.SPIREServer, faults ...func(*faulty)) *manager {
+	GinkgoHelper()
+	m := tryManager(config, server, faults...)
+	DeferCleanup(func() { Expect(m.stop()).To(Succeed()) })
+	return m
+}
+
+// tryManager starts one that may end by itself.
+func tryManager(config *rest.Config, server *lab.SPIREServer, faults ...func(*faulty)) *manager {
+	GinkgoHelper()
+	ctx, cancel := context.WithCancel(context.Background())
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme, Cache: controllers.CacheOptions(), Logger: GinkgoLogr,
+		Metrics:    metricsserver.Options{BindAddress: "0"},
+		Controller: ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
+	})
+	Expect(err).NotTo(HaveOccurred())
+	api, err := spireclient.NewUnix(server.Socket, nil)
+	Expect(err).NotTo(HaveOccurred())
+	between := &faulty{Client: api}
+	for _, fault := range faults {
+		fault(between)
+	}
+	m := &manager{operator: namespace(""), entries: registry.New(between, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})}
+	Expect(mgr.Add(api)).To(Succeed())
+	Expect(mgr.Add(m.entries)).To(Succeed())
+	Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer(), clusterID)).To(Succeed())
+	surplus, witness := &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
+	m.brake = controllers.NewBrake(controllers.BrakeOptions{
+		Count: controllers.LeastBrakeCount, Share: controllers.DefaultBrakeShare, Total: m.entries.Count, Namespace: m.operator.Name,
+		Surplus: surplus, Clock: clock.RealClock{},
+	})
+	Expect((&controllers.BrakeReconciler{Client: mgr.GetClient(), Brake: m.brake, Events: mgr.GetEventRecorder("paymesh")}).SetupWithManager(mgr)).To(Succeed())
+	Expect((&controllers.ServiceIdentityReconciler{
+		Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Brake: m.brake, Witness: witness,
+		Adopting: &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
+		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour,
+		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
+	}).SetupWithManager(mgr)).To(Succeed())
+	Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr)).To(Succeed())
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	m.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	DeferCleanup(func() { _ = m.stop() })
+	return m
+}
