@@ -24,6 +24,9 @@ const MinRetention = 24 * time.Hour
 // schemaVersion is what this code reads and writes (SQLite's user_version).
 const schemaVersion = 1
 
+// sweepSize is how many old answers are forgotten at a time: tens of milliseconds, for which a payment may have to wait.
+const sweepSize = 1000
+
 // readers is how many reads run beside the writer, which WAL allows.
 const readers = 4
 
@@ -246,12 +249,19 @@ func (s *Store) List(ctx context.Context, caller Caller, before int64, limit int
 }
 
 // Sweep forgets the answers that are older than the retention, and says how many. Payments stay, with their references.
-func (s *Store) Sweep(ctx context.Context) (int64, error) {
-	result, err := s.write.ExecContext(ctx, "DELETE FROM answers WHERE created_ns < ?", s.expired())
-	if err != nil {
-		return 0, fmt.Errorf("forget old idempotency keys: %w", err)
+// It forgets some at a time: there is one writer, and payments take their turn between.
+func (s *Store) Sweep(ctx context.Context) (swept int64, err error) {
+	for expired := s.expired(); ; {
+		result, err := s.write.ExecContext(ctx, `DELETE FROM answers WHERE (issuer, subject, method, idempotency_key) IN
+			(SELECT issuer, subject, method, idempotency_key FROM answers WHERE created_ns < ? ORDER BY created_ns LIMIT ?)`, expired, sweepSize)
+		if err != nil {
+			return swept, fmt.Errorf("forget old idempotency keys: %w", err)
+		}
+		n, err := result.RowsAffected()
+		if swept += n; err != nil || n < sweepSize {
+			return swept, err
+		}
 	}
-	return result.RowsAffected()
 }
 
 func (s *Store) expired() int64 { return s.now().Add(-s.retention).UnixNano() }

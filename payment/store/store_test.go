@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,6 +181,39 @@ func TestAnAnswerIsReplayedForADayAndNotMuchLonger(t *testing.T) {
 	clock.advance(time.Nanosecond) // not swept yet, and forgotten all the same
 	if got := mustCreate(t, s, key(ann, "k"), Fingerprint{2}, payment(ann, "3")); string(got.Body) != "pay_3" {
 		t.Errorf("got %q", got.Body)
+	}
+}
+
+// age stores as many answers, as old as the clock says.
+func age(t *testing.T, s *Store, count int) {
+	t.Helper()
+	if _, err := s.write.ExecContext(t.Context(), `INSERT INTO answers WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < ?)
+		SELECT 'https://issuer', 'old', '/m', 'k' || i, x'00', 0, zeroblob(200), ? FROM n`, count, s.now().UnixNano()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAPaymentIsTakenWhileManyOldKeysAreForgotten(t *testing.T) {
+	s, clock := openStore(t, filepath.Join(t.TempDir(), "db"))
+	const old = 10 * sweepSize
+	age(t, s, old)
+	clock.advance(MinRetention + time.Hour)
+	type result struct {
+		n   int64
+		err error
+	}
+	swept := make(chan result, 1)
+	go func() { n, err := s.Sweep(context.Background()); swept <- result{n, err} }()
+	for s.write.Stats().InUse == 0 { // the sweep has not begun
+		runtime.Gosched()
+	}
+	mustCreate(t, s, key(ann, "k"), Fingerprint{1}, payment(ann, "1"))
+	var left int
+	if err := s.read.QueryRowContext(t.Context(), "SELECT count(*) FROM answers WHERE subject = 'old'").Scan(&left); err != nil || left == 0 {
+		t.Errorf("the payment waited for all of them: %d left, %v", left, err)
+	}
+	if got := <-swept; got.err != nil || got.n != old {
+		t.Errorf("swept %d, %v", got.n, got.err)
 	}
 }
 
