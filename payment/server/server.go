@@ -38,6 +38,9 @@ import (
 const (
 	// sweepInterval is how often old idempotency keys are forgotten.
 	sweepInterval = time.Hour
+	// storeWait is for the process before this one, whose pod ends: on top of the time that its calls have, for that which a
+	// pod goes on before it tells its process. A process that ended instead would be started again later each time.
+	storeWait = 40 * time.Second
 	// maxRequest is far above any payment, and far below what gRPC takes by default.
 	maxRequest = 64 << 10
 	// maxConnectionAge makes callers connect, and prove who they are, again: half of an SVID's hour.
@@ -55,11 +58,13 @@ const (
 type Server struct {
 	config   config.Config
 	log      *slog.Logger
-	store    *store.Store
+	store    *store.Store  // there once opened is closed
+	opened   chan struct{}
 	grpc     *grpc.Server
 	http     *http.Server
 	health   *health.Server
 	end      context.CancelFunc // of streams
+	payments *payments
 	services *services.Manager
 	tracer   *tracing.Tracer
 	identity mtls.Identity // nil where a sidecar has it
@@ -71,10 +76,10 @@ type Server struct {
 	grpcListener, httpListener net.Listener
 }
 
-// New wires the service, opens its store and binds its addresses; Run serves. Where the Workload API gives the certificate,
-// the address of the payment API is bound by Run, once the certificate is there.
+// New wires the service, opens its store and binds its addresses; Run serves. While the Workload API has no certificate yet,
+// or the process before this one has the store, Run waits for them, and binds the address of the payment API then.
 func New(ctx context.Context, c config.Config, log *slog.Logger) (_ *Server, err error) {
-	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), health: health.NewServer()}
+	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), payments: &payments{now: time.Now, log: log}, health: health.NewServer(), opened: make(chan struct{})}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
@@ -84,10 +89,9 @@ func New(ctx context.Context, c config.Config, log *slog.Logger) (_ *Server, err
 	if err := s.openIdentity(); err != nil {
 		return nil, err
 	}
-	if s.store, err = store.Open(ctx, c.Store.Path, store.Options{Retention: c.Store.IdempotencyRetention()}); err != nil {
+	if err := s.openStore(ctx, 0); err != nil && !errors.Is(err, store.ErrInUse) {
 		return nil, err
 	}
-	s.closers = append(s.closers, s.store.Close)
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -110,6 +114,18 @@ func (s *Server) openIdentity() error {
 		return err
 	}
 	s.closers = append(s.closers, s.identity.Close)
+	return nil
+}
+
+// openStore opens the store, and waits so long for the process that has it.
+func (s *Server) openStore(ctx context.Context, wait time.Duration) error {
+	opened, err := store.Open(ctx, s.config.Store.Path, store.Options{Retention: s.config.Store.IdempotencyRetention(), Wait: wait})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, opened.Close)
+	s.store, s.payments.store = opened, opened
+	close(s.opened)
 	return nil
 }
 
@@ -149,7 +165,8 @@ func (s *Server) wire() error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepalive, PermitWithoutStream: true}),
 		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Recover(s.log), auth.Unary, interceptor.Log(s.log), interceptor.Validate(validator)),
 		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.EndStreams(ending), interceptor.RecoverStream(s.log), auth.Stream, interceptor.LogStream(s.log), interceptor.ValidateStream(validator)))
-	paymentv1.RegisterPaymentServiceServer(s.grpc, &payments{store: s.store, contacts: contacts, now: time.Now, log: s.log})
+	s.payments.contacts = contacts
+	paymentv1.RegisterPaymentServiceServer(s.grpc, s.payments)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	s.health.SetServingStatus(paymentv1.PaymentService_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
 	if s.config.GRPC.EnableReflection {
@@ -161,7 +178,7 @@ func (s *Server) wire() error {
 
 func (s *Server) listen(ctx context.Context) (err error) {
 	var listen net.ListenConfig
-	if s.identity == nil || s.identity.Ready() == nil {
+	if s.store != nil && (s.identity == nil || s.identity.Ready() == nil) {
 		if s.grpcListener, err = listen.Listen(ctx, "tcp", s.config.GRPC.Address); err != nil {
 			return fmt.Errorf("grpc.address: %w", err)
 		}
@@ -182,7 +199,7 @@ func ignoreClosed(err error) error {
 }
 
 // GRPCAddress is where the payment API is, with the port that was free where the configuration says 0; while New had no
-// certificate yet, it is what the configuration says.
+// certificate or no store yet, it is what the configuration says.
 func (s *Server) GRPCAddress() string {
 	if s.grpcListener == nil {
 		return s.config.GRPC.Address
@@ -227,11 +244,18 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// serve serves the payment API as soon as the process can prove who it is: until then its port is closed, and /health says
-// what it waits for.
+// serve serves the payment API as soon as the process can prove who it is and has its store: until then its port is closed,
+// and /health says what it waits for.
 func (s *Server) serve(ctx context.Context) (err error) {
 	if s.identity != nil {
 		if err := s.identity.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	if s.store == nil {
+		wait := storeWait + s.config.GRPC.ShutdownTimeout()
+		s.log.Warn("waiting for the process that has the store: one whose pod ends goes on for a while", "store", s.config.Store.Path, "at_most", wait.String())
+		if err := s.openStore(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -274,6 +298,11 @@ func (s *Server) close() error {
 }
 
 func (s *Server) sweep(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-s.opened:
+	}
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {

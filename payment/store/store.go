@@ -30,6 +30,9 @@ const sweepSize = 1000
 // readers is how many reads run beside the writer, which WAL allows.
 const readers = 4
 
+// lockInterval is how often a lock that another process has is asked for.
+const lockInterval = 50 * time.Millisecond
+
 //go:embed schema.sql
 var schema string
 
@@ -38,6 +41,8 @@ var (
 	ErrNotFound = errors.New("no such payment")
 	// ErrKeyReused says that the key came before, with other parameters.
 	ErrKeyReused = errors.New("the idempotency key came before with other parameters")
+	// ErrInUse says that another process has the file.
+	ErrInUse = errors.New("the store is in use")
 	// ErrKeyInFlight says that a call with the key is under way.
 	ErrKeyInFlight = errors.New("a call with this idempotency key is under way")
 )
@@ -74,6 +79,8 @@ type Answer struct {
 type Options struct {
 	// Retention is how long answers are replayed; less than MinRetention is MinRetention.
 	Retention time.Duration
+	// Wait is how long to wait for a file that another process has, which may be about to end.
+	Wait time.Duration
 	// Now is the clock, time.Now where nil.
 	Now func() time.Time
 }
@@ -89,7 +96,8 @@ type Store struct {
 	inFlight map[Key]struct{}
 }
 
-// Open opens the file, makes it where there is none, and takes its lock; while another process has it, Open fails.
+// Open opens the file, makes it where there is none, and takes its lock. While another process has that, it waits as
+// the options say, and then returns ErrInUse.
 func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
@@ -104,7 +112,7 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 			_ = s.Close()
 		}
 	}()
-	if s.lock, err = lock(path + ".lock"); err != nil {
+	if s.lock, err = wait(ctx, path+".lock", o.Wait); err != nil {
 		return nil, err
 	}
 	// SQLite would make it readable to all, and makes those beside it like it.
@@ -129,6 +137,23 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	return s, nil
 }
 
+// wait takes the lock, and asks for it again until the time is over. flock can wait by itself, and cannot be told to stop.
+func wait(ctx context.Context, path string, limit time.Duration) (*os.File, error) {
+	tick := time.NewTicker(lockInterval)
+	defer tick.Stop()
+	for end := time.Now().Add(limit); ; {
+		file, err := lock(path)
+		if !errors.Is(err, ErrInUse) || !time.Now().Before(end) {
+			return file, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
 func lock(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // beside the store, which the configuration names
 	if err != nil {
@@ -138,7 +163,7 @@ func lock(path string) (*os.File, error) {
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = file.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("the store is in use: another process holds %s; one process at a time may have it, so run one replica and stop the old one before the new one starts", path)
+			return nil, fmt.Errorf("%w: another process holds %s; one process at a time may have it, so run one replica and stop the old one before the new one starts", ErrInUse, path)
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}

@@ -244,8 +244,39 @@ func TestPagesHaveEachPaymentOnceNewestFirst(t *testing.T) {
 func TestASecondProcessIsRefusedAndToldWhy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	openStore(t, path)
-	if _, err := Open(t.Context(), path, Options{}); err == nil || !strings.Contains(err.Error(), "the store is in use: another process holds "+path+".lock") {
+	for _, wait := range []time.Duration{0, 3 * lockInterval} {
+		began := time.Now()
+		if _, err := Open(t.Context(), path, Options{Wait: wait}); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "the store is in use: another process holds "+path+".lock") {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took < wait {
+			t.Errorf("it waited %s of %s", took, wait)
+		}
+	}
+}
+
+func TestAProcessWaitsForTheOneBeforeItUntilItIsToldToStop(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	first, _ := openStore(t, path)
+	told, tell := context.WithCancelCause(t.Context())
+	stopped := errors.New("told to stop")
+	tell(stopped)
+	if _, err := Open(told, path, Options{Wait: time.Hour}); !errors.Is(err, stopped) {
 		t.Errorf("got %v", err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		s, err := Open(context.Background(), path, Options{Wait: time.Hour})
+		if err == nil {
+			err = s.Close()
+		}
+		opened <- err
+	}()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Error(err)
 	}
 }
 
