@@ -50,6 +50,11 @@ func TestAPaymentCrossesTheGatewayAndTwoSidecars(t *testing.T) {
 	if found := d.call(t, "GET", paymentsURL+"/"+answer.Payment.PaymentID, "", d.token(t, nil)); found.body != paid.body {
 		t.Errorf("asked for: %d %s, want %s", found.status, found.body, paid.body)
 	}
+	// What only a client of gRPC means is not passed on: the answer would be compressed, which the transcoder cannot read.
+	compressed := []string{"grpc-encoding: gzip", "grpc-accept-encoding: gzip"}
+	if again := d.call(t, "POST", paymentsURL, order("order-compressed", "user_1"), append(compressed, d.token(t, nil), "Idempotency-Key: k-compressed")...); again.status != 200 || !strings.Contains(again.body, "10.50 EUR") {
+		t.Errorf("a client that names gRPC's compression: %d %s", again.status, again.body)
+	}
 	// The service has the token and takes the subject from it.
 	bob := d.token(t, func(c jwt.MapClaims) { c["sub"] = "bob" })
 	if found := d.call(t, "GET", paymentsURL+"/"+answer.Payment.PaymentID, "", bob); found.status != 404 || !strings.Contains(found.body, "PAYMENT_NOT_FOUND") {
