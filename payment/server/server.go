@@ -41,8 +41,9 @@ const (
 	// storeWait is for the process before this one, whose pod ends: on top of the time that its calls have, for that which a
 	// pod goes on before it tells its process. A process that ended instead would be started again later each time.
 	storeWait = 40 * time.Second
-	// maxRequest is far above any payment, and far below what gRPC takes by default.
-	maxRequest = 64 << 10
+	// maxRequest is what a gateway passes on, below what gRPC takes by default: the rules of the protos say what in it is too
+	// long. An error of gRPC's own would be 429 to a client of JSON, which invites to try again.
+	maxRequest = 1 << 20
 	// maxConnectionAge makes callers connect, and prove who they are, again: half of an SVID's hour.
 	maxConnectionAge = 30 * time.Minute
 	// maxConnectionAgeGrace is for calls under way on a connection of that age, and ends streams that a rule let in before.

@@ -103,6 +103,7 @@ func (d *door) refusals(t *testing.T) {
 		{"no JSON", "POST", paymentsURL, "{", []string{token, "Idempotency-Key: k2"}, 400, 3, "Unexpected end of string"},
 		{"a field that breaks a rule", "POST", paymentsURL, order("a b", "user_1"), []string{token, "Idempotency-Key: k2"}, 400, 3, "google.rpc.BadRequest"},
 		{"an unknown query parameter", "POST", paymentsURL + "?x=1", good, []string{token, "Idempotency-Key: k2"}, 400, 3, "Could not find field"},
+		{"a body of 100 KiB", "POST", paymentsURL, `{"description":"` + strings.Repeat("x", 100<<10) + `"}`, []string{token, "Idempotency-Key: k2"}, 400, 3, "\"field\":\"description\""},
 		{"a body of 2 MiB", "POST", paymentsURL, `{"description":"` + strings.Repeat("x", 2<<20) + `"}`, []string{token, "Idempotency-Key: k2"}, 413, 8, ""},
 		{"a method that is not exposed", "GET", paymentsURL, "", []string{token}, 404, 5, ""},
 		{"the path of gRPC, with JSON", "POST", "https://" + hostname + "/payment.v1.PaymentService/CreatePayment", good, []string{token}, 404, 5, ""},
@@ -126,6 +127,9 @@ func (d *door) refusals(t *testing.T) {
 	awaitLine(t, d.pod, map[string]any{"code": 401.0, "details": "jwt_authn_access_denied{Jwt_is_missing}"})
 	if got := d.call(t, "POST", paymentsURL, order("order-5", "user_1"), token, "Idempotency-Key: k4", "content-type: application/grpc"); got.header.Get("grpc-status") != "12" {
 		t.Errorf("gRPC on the path of JSON: %d %v %s", got.status, got.header, got.body)
+	}
+	if got := d.call(t, "POST", paymentsURL, order("order-5", "user_1"), token, "Idempotency-Key: k4", "content-type: application/grpc-web"); got.status != 404 || got.body != "no such path here" {
+		t.Errorf("gRPC-Web: %d %v %s", got.status, got.header, got.body)
 	}
 	client := d.client(false)
 	defer client.CloseIdleConnections()
