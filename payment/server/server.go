@@ -59,7 +59,7 @@ const (
 type Server struct {
 	config   config.Config
 	log      *slog.Logger
-	store    *store.Store  // there once opened is closed
+	store    *store.Store // there once opened is closed
 	opened   chan struct{}
 	grpc     *grpc.Server
 	http     *http.Server
@@ -138,6 +138,15 @@ func (s *Server) credentials() (credentials.TransportCredentials, error) {
 	return mtls.Server(s.identity, mtls.ServerOptions{Log: s.log, Registerer: s.registry})
 }
 
+// transport bounds what callers may do with their connections, and how long they may have one.
+func transport(age time.Duration) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxRequest), grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: maxConnectionAgeGrace}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepalive, PermitWithoutStream: true}),
+	}
+}
+
 func (s *Server) wire() error {
 	creds, err := s.credentials()
 	if err != nil {
@@ -161,11 +170,9 @@ func (s *Server) wire() error {
 	}
 	ending, end := context.WithCancel(context.Background())
 	s.end = end
-	s.grpc = grpc.NewServer(grpc.Creds(creds), s.tracer.Server(), grpc.MaxRecvMsgSize(maxRequest), grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionAgeGrace}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepalive, PermitWithoutStream: true}),
+	s.grpc = grpc.NewServer(append(transport(maxConnectionAge), grpc.Creds(creds), s.tracer.Server(),
 		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Recover(s.log), auth.Unary, interceptor.Log(s.log), interceptor.Validate(validator)),
-		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.EndStreams(ending), interceptor.RecoverStream(s.log), auth.Stream, interceptor.LogStream(s.log), interceptor.ValidateStream(validator)))
+		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.EndStreams(ending), interceptor.RecoverStream(s.log), auth.Stream, interceptor.LogStream(s.log), interceptor.ValidateStream(validator)))...)
 	s.payments.contacts = contacts
 	paymentv1.RegisterPaymentServiceServer(s.grpc, s.payments)
 	healthv1.RegisterHealthServer(s.grpc, s.health)

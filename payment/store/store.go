@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -226,18 +227,18 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.read.QueryRowContext(ctx, "SELECT 1 FROM sqlite_master LIMIT 1").Scan(&one)
 }
 
-const columns = "seq, payment_id, issuer, subject, merchant_reference, payer_user_id, currency, minor_units, description, created_ns"
+const columns = "payment_id, issuer, subject, merchant_reference, payer_user_id, currency, minor_units, description, created_ns"
 
-func scan(row interface{ Scan(...any) error }) (p Payment, seq int64, err error) {
+func scan(row interface{ Scan(...any) error }) (p Payment, err error) {
 	var created int64
-	err = row.Scan(&seq, &p.ID, &p.Caller.Issuer, &p.Caller.Subject, &p.MerchantReference, &p.PayerUserID, &p.Currency, &p.MinorUnits, &p.Description, &created)
+	err = row.Scan(&p.ID, &p.Caller.Issuer, &p.Caller.Subject, &p.MerchantReference, &p.PayerUserID, &p.Currency, &p.MinorUnits, &p.Description, &created)
 	p.CreateTime = time.Unix(0, created).UTC()
-	return p, seq, err
+	return p, err
 }
 
 // Get returns a payment of the caller, or ErrNotFound.
 func (s *Store) Get(ctx context.Context, caller Caller, id string) (Payment, error) {
-	p, _, err := scan(s.read.QueryRowContext(ctx, "SELECT "+columns+" FROM payments WHERE payment_id = ? AND issuer = ? AND subject = ?", id, caller.Issuer, caller.Subject))
+	p, err := scan(s.read.QueryRowContext(ctx, "SELECT "+columns+" FROM payments WHERE payment_id = ? AND issuer = ? AND subject = ?", id, caller.Issuer, caller.Subject))
 	if errors.Is(err, sql.ErrNoRows) {
 		return Payment{}, ErrNotFound
 	}
@@ -247,30 +248,39 @@ func (s *Store) Get(ctx context.Context, caller Caller, id string) (Payment, err
 	return p, nil
 }
 
-// List returns at most limit payments of the caller, newest first, from the one before the position; 0 is the newest.
-// next is the position to go on from, 0 at the end.
-func (s *Store) List(ctx context.Context, caller Caller, before int64, limit int) (payments []Payment, next int64, err error) {
-	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+" FROM payments WHERE issuer = ? AND subject = ? AND (? = 0 OR seq < ?) ORDER BY seq DESC LIMIT ?",
-		caller.Issuer, caller.Subject, before, before, limit+1)
+// List returns at most limit payments of the caller, newest first, from the one after the payment with the ID after; empty
+// begins with the newest. More says that there are others. ErrNotFound is that the caller has no payment with that ID.
+func (s *Store) List(ctx context.Context, caller Caller, after string, limit int) (payments []Payment, more bool, err error) {
+	before := int64(math.MaxInt64)
+	if after != "" {
+		err := s.read.QueryRowContext(ctx, "SELECT seq FROM payments WHERE payment_id = ? AND issuer = ? AND subject = ?", after, caller.Issuer, caller.Subject).Scan(&before)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil, false, ErrNotFound
+		}
+		if err != nil {
+			return nil, false, fmt.Errorf("look for payment %s: %w", after, err)
+		}
+	}
+	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+" FROM payments WHERE issuer = ? AND subject = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
+		caller.Issuer, caller.Subject, before, limit+1)
 	if err != nil {
-		return nil, 0, fmt.Errorf("list payments: %w", err)
+		return nil, false, fmt.Errorf("list payments: %w", err)
 	}
 	defer rows.Close() //nolint:errcheck // nothing is written
-	var last int64
 	for rows.Next() {
-		p, seq, err := scan(rows)
+		p, err := scan(rows)
 		if err != nil {
-			return nil, 0, fmt.Errorf("list payments: %w", err)
+			return nil, false, fmt.Errorf("list payments: %w", err)
 		}
 		if len(payments) == limit {
-			return payments, last, nil
+			return payments, true, nil
 		}
-		payments, last = append(payments, p), seq
+		payments = append(payments, p)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, 0, fmt.Errorf("list payments: %w", err)
+		return nil, false, fmt.Errorf("list payments: %w", err)
 	}
-	return payments, 0, nil
+	return payments, false, nil
 }
 
 // Sweep forgets the answers that are older than the retention, and says how many. Payments stay, with their references.

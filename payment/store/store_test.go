@@ -123,7 +123,7 @@ func TestOneOfManyCallsWithOneKeyExecutes(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got, _, err := s.List(t.Context(), ann, 0, 100); err != nil || len(got) != 1 {
+	if got, _, err := s.List(t.Context(), ann, "", 100); err != nil || len(got) != 1 {
 		t.Errorf("%d payments, %v", len(got), err)
 	}
 }
@@ -224,20 +224,24 @@ func TestPagesHaveEachPaymentOnceNewestFirst(t *testing.T) {
 	}
 	mustCreate(t, s, key(bob, "b"), Fingerprint{1}, payment(bob, "b"))
 	var got []string
-	for position := int64(0); ; {
-		page, next, err := s.List(t.Context(), ann, position, 3)
+	for after, more := "", true; more; {
+		var page []Payment
+		var err error
+		page, more, err = s.List(t.Context(), ann, after, 3)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, p := range page {
-			got = append(got, p.MerchantReference)
-		}
-		if position = next; position == 0 {
-			break
+			got, after = append(got, p.MerchantReference), p.ID
 		}
 	}
 	if strings.Join(got, "") != "6543210" {
 		t.Errorf("got %v", got)
+	}
+	for _, other := range []Caller{bob, {Issuer: "https://other", Subject: "ann"}} {
+		if _, _, err := s.List(t.Context(), other, "pay_3", 3); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%v goes on from another's payment: %v", other, err)
+		}
 	}
 }
 
