@@ -81,6 +81,8 @@ const (
 	ReasonIdentityNotFound = "IdentityNotFound"
 	// ReasonIdentityMismatch (False): the ServiceIdentity that spec.identity.name names is for other pods.
 	ReasonIdentityMismatch = "IdentityMismatch"
+	// ReasonTrustDomainForeign (False): a from.spiffeID is of another trust domain, whose certificates the sidecars do not take.
+	ReasonTrustDomainForeign = "TrustDomainForeign"
 	// ReasonConfigInvalid (False): the payment service would not start with spec.workload.config. The message holds its words.
 	ReasonConfigInvalid = "ConfigInvalid"
 	// ReasonPatchInvalid (False): spec.workload.patch cannot be applied, or reaches what it may not.

@@ -173,6 +173,7 @@ type Dependency struct {
 	// name of the dependency, at most 63 characters. In upper case and with _ for - it makes the variable <NAME>_ADDRESS.
 	// +required
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^[0-9]')",message="the name of one of dependsOn must begin with a letter, for it makes the variable <NAME>_ADDRESS: for example second-ledger for 2nd-ledger"
+	// +kubebuilder:validation:XValidation:rule="self != 'paymesh'",message="the name of one of dependsOn must be another than paymesh, for PAYMESH_SPIFFE_ID is the process's own: for example paymesh-api"
 	Name ItemName `json:"name"`
 
 	// service is the MeshService to call.

@@ -47,7 +47,7 @@ type ExactMethod string
 
 // SPIFFEID is a SPIFFE ID with a path, at most 2,048 bytes (SPIFFE-ID, section 2).
 // +kubebuilder:validation:MaxLength=2048
-// +kubebuilder:validation:XValidation:rule="self.matches('^spiffe://[a-z0-9._-]{1,255}(/([.]*[a-zA-Z0-9_-][a-zA-Z0-9._-]*|[.]{3,}))+$')",message="spiffeID must be the SPIFFE ID of a workload, for example spiffe://partner.example/billing: spiffe://, a trust domain in lower case, and a path of segments of letters, digits, dots, hyphens and underscores"
+// +kubebuilder:validation:XValidation:rule="self.matches('^spiffe://[a-z0-9._-]{1,255}(/([.]*[a-zA-Z0-9_-][a-zA-Z0-9._-]*|[.]{3,}))+$')",message="spiffeID must be the SPIFFE ID of a workload, for example spiffe://jia.app/ns/billing/sa/till: spiffe://, a trust domain in lower case, and a path of segments of letters, digits, dots, hyphens and underscores"
 type SPIFFEID string
 
 // ObjectReference names an object of this group.

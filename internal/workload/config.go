@@ -19,7 +19,7 @@ import (
 	"github.com/jia-app/paymesh/payment/config"
 )
 
-// The keys of the process's ConfigMap.
+// The keys of the process's ConfigMaps.
 const (
 	configFile = "config.yaml"
 	policyFile = "policy.yaml"
@@ -27,25 +27,24 @@ const (
 
 const configField = "spec.workload.config"
 
-// hasFiles reports whether the process has a ConfigMap: for config.yaml, or for the rules that it enforces itself.
-func (p *process) hasFiles() bool { return p.Workload.Config != nil || !p.sidecar }
-
-// files are the process's ConfigMap: config.yaml where the spec has a config, and the rules beside it.
-func (p *process) files() (map[string]string, []mesh.Problem) {
-	if !p.hasFiles() {
-		return nil, nil
-	}
+// rules are the ConfigMap of who may call, where the process enforces that itself. It is apart from config.yaml, and written
+// whatever is wrong with that or with a dependency: who may not call any more must not wait for somebody else's repair.
+func (p *process) rules() (Object, *mesh.Problem) {
 	policy, err := p.policy()
 	if err != nil {
-		return nil, []mesh.Problem{p.problem(meshv1alpha1.ReasonConfigInvalid, "spec.allow", err.Error()+": shorten the rules")}
+		problem := p.problem(meshv1alpha1.ReasonConfigInvalid, "spec.allow", err.Error()+": shorten the rules")
+		return nil, &problem
 	}
-	files := map[string]string{policyFile: policy}
+	return p.role.configMap("-policy", map[string]string{policyFile: policy}), nil
+}
+
+// files are the ConfigMap with config.yaml, where the spec has a config.
+func (p *process) files() (map[string]string, []mesh.Problem) {
 	if p.Workload.Config == nil {
-		return files, nil
+		return nil, nil
 	}
 	text, problems := p.config()
-	files[configFile] = text
-	return files, problems
+	return map[string]string{configFile: text}, problems
 }
 
 // policy is who may call which method, in a process's own words. A rule that the mesh has for several ports is one here.
@@ -111,7 +110,7 @@ func (p *process) decide() map[string]any {
 	} else {
 		host = ""
 		values["mtls.workload_api"] = "unix://" + p.options.SocketPath()
-		values["auth.policy_file"] = configDir + "/" + policyFile
+		values["auth.policy_file"] = policyDir + "/" + policyFile
 	}
 	if len(p.Ports) > 0 { // the payment service listens on one port: of several it is the first
 		port := p.Ports[0].Port

@@ -48,7 +48,7 @@ func TestWithoutASidecarTheProcessSpeaksMTLSAndReadsTheRules(t *testing.T) {
 		"mtls":        config.MTLS{Enabled: true, WorkloadAPI: "unix:///run/spiffe/workload-api/spire-agent.sock"},
 		"scheme":      "dns",
 		"contact":     config.ExternalService{Name: "contact-service", Address: "contact-service.people.svc:15443", SPIFFEID: "spiffe://jia.app/contact-service", TimeoutSeconds: 2},
-		"policy_file": "/etc/paymesh/config/policy.yaml",
+		"policy_file": "/etc/paymesh/policy/policy.yaml",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -61,7 +61,7 @@ func TestTheRulesAreAPolicyThatTheProcessReads(t *testing.T) {
 	two := s.Rules[0]
 	two.PortName = "another" // the mesh has a rule for each port, a process has one
 	s.Rules = append(s.Rules, two)
-	data := find[*corev1.ConfigMap](mustRender(t, s), "payment-service-config").Data
+	data := find[*corev1.ConfigMap](mustRender(t, s), "payment-service-policy").Data
 	policy, err := config.ParsePolicy("policy.yaml", []byte(data["policy.yaml"]))
 	if err != nil || len(data) != 1 {
 		t.Fatal(err, data)

@@ -85,8 +85,11 @@ func (p *process) app() corev1.Container {
 	case w.Config != nil:
 		app.ReadinessProbe = httpProbe("/health", mesh.HTTPPort)
 	}
-	if p.hasFiles() {
+	if w.Config != nil {
 		app.VolumeMounts = append(app.VolumeMounts, corev1.VolumeMount{Name: volumeConfig, MountPath: configDir, ReadOnly: true})
+	}
+	if !p.sidecar {
+		app.VolumeMounts = append(app.VolumeMounts, corev1.VolumeMount{Name: volumePolicy, MountPath: policyDir, ReadOnly: true})
 	}
 	for _, file := range w.Files {
 		app.VolumeMounts = append(app.VolumeMounts, corev1.VolumeMount{Name: fileVolume(file), MountPath: filesDir + "/" + string(file.Name), ReadOnly: true})
@@ -112,8 +115,11 @@ func (p *process) volumes() []corev1.Volume {
 		volumes = append(volumes, configMapVolume(volumeProxy, p.Key.Name+"-proxy"))
 	}
 	volumes = append(volumes, p.options.workloadAPIVolume())
-	if p.hasFiles() {
+	if p.Workload.Config != nil {
 		volumes = append(volumes, configMapVolume(volumeConfig, p.Key.Name+"-config"))
+	}
+	if !p.sidecar {
+		volumes = append(volumes, configMapVolume(volumePolicy, p.Key.Name+"-policy"))
 	}
 	for _, file := range p.Workload.Files {
 		volumes = append(volumes, configMapVolume(fileVolume(file), string(file.ConfigMap)))
@@ -161,7 +167,7 @@ func (p *process) ownEnv() []corev1.EnvVar {
 		env = append(env,
 			corev1.EnvVar{Name: envSocket, Value: "unix://" + p.options.SocketPath()},
 			corev1.EnvVar{Name: envSPIFFEID, Value: p.ID.String()},
-			corev1.EnvVar{Name: envPolicyFile, Value: configDir + "/" + policyFile})
+			corev1.EnvVar{Name: envPolicyFile, Value: policyDir + "/" + policyFile})
 	}
 	slices.SortFunc(env, func(x, y corev1.EnvVar) int { return cmp.Compare(x.Name, y.Name) })
 	return env

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -23,6 +24,7 @@ const (
 
 	volumeProxy       = "proxy-config"
 	volumeConfig      = "config"
+	volumePolicy      = "policy"
 	volumeWorkloadAPI = "workload-api"
 	volumeData        = "data"
 	volumeTmp         = "tmp"
@@ -33,6 +35,7 @@ const (
 	reservedDir    = "/etc/paymesh"
 	proxyDir       = reservedDir + "/proxy"
 	configDir      = reservedDir + "/config"
+	policyDir      = reservedDir + "/policy"
 	filesDir       = reservedDir + "/files"
 	tlsDir         = reservedDir + "/tls"
 	workloadAPIDir = "/run/spiffe/workload-api"
@@ -49,6 +52,11 @@ const (
 	// neverGiveUp is how often the proxy may fail its startup probe: without SPIRE or a manager a pod waits, and a restart
 	// would help nobody.
 	neverGiveUp = math.MaxInt32
+
+	// drainSeconds is how long the connections of a listener that changed have, and go by what it was: longer than the calls
+	// take that come through a gateway, so that none is cut off. Who may call is not part of a listener, and holds at once.
+	// The keys of a gateway's issuers are. Envoy's default is 10 minutes.
+	drainSeconds = 20
 
 	// preStopSeconds is how long a process goes on after its pod was told to end: until EndpointSlices, the managers and
 	// every caller's proxy know that it goes. Measured: well under a second on an idle cluster.
@@ -127,7 +135,7 @@ func (o Options) proxy(key mesh.ProxyKey, ready corev1.ProbeHandler) corev1.Cont
 			"--service-node", key.NodeID("$(POD_NAME)"),
 			"--service-cluster", key.Namespace + "/" + key.Name,
 			"--concurrency", "2", // one a CPU would be dozens on a large node, each with its own connections
-			"--drain-time-s", "5", // how long the connections of a listener that changed have; the default is 10 minutes
+			"--drain-time-s", strconv.Itoa(drainSeconds),
 			"--disable-hot-restart",  // which needs shared memory, that this container cannot write
 			"--log-level", "warning", // below it are 60 kB of what is compiled in
 			"--file-flush-interval-msec", // of the access log; the default is 10 s

@@ -14,12 +14,19 @@ import (
 // Service renders the objects of a service, in the order in which to apply them. The proxy's files are those of the xDS
 // stage; with dataPlane Library there is no proxy, and they are not looked at.
 //
-// Where there are Problems the list lacks what cannot be rendered, the Deployment and the process's ConfigMap: apply what is
-// there and delete nothing, so that what runs stays as it is.
+// Where there are Problems the list lacks what cannot be rendered, the Deployment and the ConfigMap with config.yaml: apply
+// what is there and delete nothing, so that what runs stays as it is, but for who may call it.
 func Service(s mesh.Service, proxyFiles map[string]string, o Options) ([]Object, []mesh.Problem) {
 	p := newProcess(s, o)
 	objects := p.surroundings()
 	problems := p.unknownDependencies()
+	if !p.sidecar {
+		rules, problem := p.rules()
+		if problem != nil {
+			return objects, append(problems, *problem)
+		}
+		objects = append(objects, rules)
+	}
 	var config map[string]string
 	if len(problems) == 0 { // else its config.yaml could not say whom to expect
 		config, problems = p.files()

@@ -80,7 +80,7 @@ func TestWhatAProcessFindsInItsEnvironment(t *testing.T) {
 		meshv1alpha1.DataPlaneLibrary: {
 			"CONTACT_SERVICE_ADDRESS=contact-service.people.svc:15443", "CONTACT_SERVICE_SPIFFE_ID=spiffe://jia.app/contact-service",
 			"LEDGER_ADDRESS=ledger.books.svc:15444", "LEDGER_SPIFFE_ID=spiffe://jia.app/ledger",
-			"PAYMESH_POLICY_FILE=/etc/paymesh/config/policy.yaml", "PAYMESH_SPIFFE_ID=spiffe://jia.app/payment-service",
+			"PAYMESH_POLICY_FILE=/etc/paymesh/policy/policy.yaml", "PAYMESH_SPIFFE_ID=spiffe://jia.app/payment-service",
 			"SPIFFE_ENDPOINT_SOCKET=unix:///run/spiffe/workload-api/spire-agent.sock", "Z=$(LEDGER_ADDRESS)", "A=s/k",
 		},
 	} {
@@ -175,6 +175,23 @@ func TestALibraryThatCannotBeToldWhomToExpectStaysAsItIs(t *testing.T) {
 	}
 	if find[*appsv1.Deployment](objects, s.Key.Name) != nil || find[*networkingv1.NetworkPolicy](objects, s.Key.Name) == nil {
 		t.Error("there is a Deployment, or no NetworkPolicy")
+	}
+}
+
+func TestWhoMayCallALibraryDoesNotWaitForWhatElseIsWrong(t *testing.T) {
+	for name, wrong := range map[string]func(s *mesh.Service){
+		"a dependency is gone": func(s *mesh.Service) { s.Dependencies[1].ID = spiffeid.ID{} },
+		"a bad config":         func(s *mesh.Service) { s.Workload.Config = fields(t, "colour: red") },
+		"a bad patch":          func(s *mesh.Service) { s.Workload.Patch = fields(t, "spec: {replicas: 3}") },
+	} {
+		s := library(t)
+		s.Rules = nil // all of them were taken back
+		wrong(&s)
+		objects, problems := workload.Service(s, proxyFiles, options)
+		rules := find[*corev1.ConfigMap](objects, s.Key.Name+"-policy")
+		if len(problems) == 0 || rules == nil || rules.Data["policy.yaml"] != "rules: []\n" {
+			t.Errorf("%s: problems %s, rules %v", name, said(problems), rules)
+		}
 	}
 }
 

@@ -194,7 +194,7 @@ var _ = Describe("a mesh that changes while a client pays", Ordered, func() {
 		kubectl("patch", "msvc", "-n", "payments", audited, "--type=json", "-p",
 			`[{"op": "replace", "path": "/spec/allow/0/methods", "value": ["payment.v1.PaymentService/ListPayments"]}]`)
 		Eventually(func() string {
-			return kubectl("get", "configmap", "-n", "payments", audited+"-config", "-o", `jsonpath={.data.policy\.yaml}`)
+			return kubectl("get", "configmap", "-n", "payments", audited+"-policy", "-o", `jsonpath={.data.policy\.yaml}`)
 		}).Should(ContainSubstring("ListPayments"))
 		revoked := time.Now()
 

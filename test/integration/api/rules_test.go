@@ -37,6 +37,7 @@ var wrongValues = map[string][]any{
 	"the name of a listener must be ":                                      {"", "HTTPS", "1a", "a-", "a--b", "a.b"},
 	"port must be the name of a port, for example grpc, not its number":    {"", "8081", "GRPC", "a--b"},
 	"the name of one of dependsOn must begin with a letter":                {"2nd-ledger"},
+	"the name of one of dependsOn must be another than paymesh":            {"paymesh"},
 	"port must not be 8500 (the proxy's admin), 9090 (/metrics":            {int64(8500), int64(9090), int64(15000), int64(15443), int64(15999)},
 	"port must not be 8500 (the proxy's admin) or from 15000":              {int64(8500), int64(15000), int64(15999)},
 	"localPort must not be 8500 (the proxy's admin), 9090 (/metrics":       {int64(8500), int64(9090), int64(15000), int64(15999)},

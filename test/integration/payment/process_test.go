@@ -112,13 +112,13 @@ func (p *process) render(t *testing.T, id, expects spiffeid.ID, rules ...mesh.Ru
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
+	files := map[string]string{}
 	for _, object := range objects {
-		if files, is := object.(*corev1.ConfigMap); is && files.Name == "payment-service-config" {
-			return files.Data
+		if configMap, is := object.(*corev1.ConfigMap); is {
+			maps.Copy(files, configMap.Data)
 		}
 	}
-	t.Fatal("the operator renders no ConfigMap for the process")
-	return nil
+	return files
 }
 
 // allow replaces the policy file, as the kubelet would after a changed allow.
