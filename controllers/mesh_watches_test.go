@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -159,6 +160,30 @@ var _ = Describe("a running manager of the mesh", Ordered, func() {
 		deployment.Status = appsv1.DeploymentStatus{ObservedGeneration: deployment.Generation, Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1, ReadyReplicas: 1}
 		Expect(live.Status().Update(ctx, deployment)).To(Succeed())
 		Eventually(condition(pay, "WorkloadReady")).Should(Equal("True Available"))
+	})
+
+	It("follows the claim of a volume, which has no owner where it is to outlive its service", func() {
+		ns := namespace("")
+		pay := meshService(ns, "pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.Workload.Persistence = &meshv1alpha1.Persistence{Size: "1Gi", MountPath: "/data"}
+		})
+		accept(pay)
+		Eventually(condition(pay, "Accepted")).Should(Equal("True Accepted"))
+		Eventually(condition(pay, "WorkloadReady")).Should(Equal("False Progressing"))
+		claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "pay-data"}}
+		Expect(live.Delete(ctx, claim)).To(Succeed())
+		Eventually(condition(pay, "WorkloadReady")).Should(Equal("False VolumeTerminating"))
+
+		Expect(live.Get(ctx, client.ObjectKeyFromObject(claim), claim)).To(Succeed())
+		lost := claim.UID
+		claim.Finalizers = nil
+		Expect(live.Update(ctx, claim)).To(Succeed())
+		Eventually(func() (types.UID, error) {
+			again := &corev1.PersistentVolumeClaim{}
+			err := live.Get(ctx, client.ObjectKeyFromObject(claim), again)
+			return again.UID, client.IgnoreNotFound(err)
+		}).ShouldNot(BeElementOf(lost, types.UID("")))
+		Eventually(condition(pay, "WorkloadReady")).Should(Equal("False Progressing"))
 	})
 
 	It("follows a gateway, its keys, whom it admits, and who exposes", func() {

@@ -197,6 +197,8 @@ func (r *rig) settle(written ...client.Object) {
 				seen = partial("Node")
 			} else if _, isNamespace := seen.(*corev1.Namespace); isNamespace {
 				seen = partial("Namespace")
+			} else if _, isClaim := seen.(*corev1.PersistentVolumeClaim); isClaim {
+				seen = partial("PersistentVolumeClaim")
 			}
 			inCache, inServer := r.cached.Get(r.ctx, key, seen), live.Get(r.ctx, key, now)
 			if client.IgnoreNotFound(inCache) != nil || client.IgnoreNotFound(inServer) != nil {

@@ -105,6 +105,9 @@ const (
 	ReasonApplyFailed = "ApplyFailed"
 	// ReasonForeignObject (False): an object that the workload needs exists and belongs to somebody else. It is left alone.
 	ReasonForeignObject = "ForeignObject"
+	// ReasonVolumeTerminating (False): somebody deletes the claim of the volume of spec.workload.persistence, and it goes when
+	// its pod ends. The message says what keeps the volume.
+	ReasonVolumeTerminating = "VolumeTerminating"
 	// ReasonTerminating (False): the object is being deleted, and its pods end.
 	ReasonTerminating = "Terminating"
 )
