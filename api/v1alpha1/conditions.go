@@ -142,7 +142,7 @@ const (
 	ReasonJWTUnknown = "JWTUnknown"
 	// ReasonMethodUnknown (False): the descriptor set lacks a method, or its google.api.http option where it is needed.
 	ReasonMethodUnknown = "MethodUnknown"
-	// ReasonGatewayFull (False): the routes of the gateway would become too large with the exposure.
+	// ReasonGatewayFull (False): the routes of the gateway would become too large with the exposure, or lead to too many ports.
 	ReasonGatewayFull = "GatewayFull"
 )
 

@@ -18,6 +18,9 @@ type rooms map[*gateway]*room
 type room struct {
 	hosts map[string]*shownHost
 	size  int
+	// ports are those of services that the routes lead to, and named what the names of their clusters take.
+	ports map[EndpointKey]bool
+	named int
 }
 
 // shownHost is what is served under some host names: those that the same exposures have share their routes.
@@ -31,8 +34,17 @@ type shownHost struct {
 func (r rooms) add(c *candidate) *refusal {
 	of := r[c.gateway]
 	if of == nil {
-		of = &room{hosts: map[string]*shownHost{}}
+		of = &room{hosts: map[string]*shownHost{}, ports: map[EndpointKey]bool{}}
 		r[c.gateway] = of
+	}
+	port, named := EndpointKey{Service: c.route.Service, PortName: c.route.PortName}, of.named
+	if !of.ports[port] {
+		named += port.namedSize()
+		if len(of.ports) == MaxNamed || named > MaxNamedBytes {
+			return refuse(meshv1alpha1.ReasonGatewayFull, "",
+				"with it the routes of MeshGateway %s would lead to %d ports of services, whose names take %d KiB, and it has room for %d, of %d KiB: expose methods of a port that leads there already, or choose another gateway",
+				c.gateway.Key, len(of.ports)+1, (named+1023)>>10, MaxNamed, MaxNamedBytes>>10)
+		}
 	}
 	moved := map[*shownHost]*shownHost{} // nil is what a new host name has
 	for _, hostname := range c.route.Hostnames {
@@ -54,7 +66,7 @@ func (r rooms) add(c *candidate) *refusal {
 			"with it the routes of MeshGateway %s would take %d KiB, and it has room for %d: give it host names of its own, since each path that shares one with other transcoded exposures takes descriptors of its own; or make the messages of its methods smaller, expose fewer methods, or choose another gateway",
 			c.gateway.Key, size>>10, gatewayRoom>>10)
 	}
-	of.size = size
+	of.size, of.named, of.ports[port] = size, named, true
 	for _, hostname := range c.route.Hostnames {
 		old := of.hosts[hostname]
 		of.hosts[hostname] = moved[old]
