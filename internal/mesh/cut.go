@@ -25,6 +25,10 @@ type cutter struct {
 	// details are the messages that can be in an error of any method: those of google.rpc, and those that neither a method nor
 	// an option uses otherwise.
 	details []protoreflect.FullName
+	// always are the details with what they use, and lengths what of each file they make.
+	always  map[protoreflect.FullName]bool
+	lengths map[string]*length
+	size    int // of a set that has nothing else
 }
 
 // part is a message or an enum that is in no other, with whatever is in it.
@@ -33,6 +37,7 @@ type part struct {
 	index   int
 	message *descriptorpb.DescriptorProto
 	enum    *descriptorpb.EnumDescriptorProto
+	size    int
 	uses    []protoreflect.FullName // parts
 }
 
@@ -40,13 +45,7 @@ type part struct {
 // its own; the messages that they use, and those that can be in an error's details; no comments, and no options but
 // google.api.http. The same methods give the same bytes. What has been made is remembered with what the set, which is raw, says.
 func (c *apiCache) cut(a *api, raw []byte, methods []Method) []byte {
-	var text strings.Builder
-	of := map[protoreflect.FullName][]string{}
-	for _, method := range methods {
-		fmt.Fprintf(&text, "%s/%s\n", method.Service, method.Name)
-		of[protoreflect.FullName(method.Service)] = append(of[protoreflect.FullName(method.Service)], method.Name)
-	}
-	key := text.String()
+	key, of := grouped(methods)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if known, ok := a.made[key]; ok {
@@ -55,6 +54,30 @@ func (c *apiCache) cut(a *api, raw []byte, methods []Method) []byte {
 	a.made[key] = c.cutterOf(a, raw).assemble(of)
 	c.grew(a, len(key)+len(a.made[key]))
 	return a.made[key]
+}
+
+// sizeOf is how large the cut is, or would be: what a gateway has no room for is never made.
+func (c *apiCache) sizeOf(a *api, raw []byte, methods []Method) int {
+	key, of := grouped(methods)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if known, ok := a.sizes[key]; ok {
+		return known
+	}
+	a.sizes[key] = c.cutterOf(a, raw).measure(of)
+	c.grew(a, len(key)+itemSize)
+	return a.sizes[key]
+}
+
+// grouped is a text for the methods, and their names by service.
+func grouped(methods []Method) (key string, of map[protoreflect.FullName][]string) {
+	var text strings.Builder
+	of = map[protoreflect.FullName][]string{}
+	for _, method := range methods {
+		text.WriteString(method.Service + "/" + method.Name + "\n")
+		of[protoreflect.FullName(method.Service)] = append(of[protoreflect.FullName(method.Service)], method.Name)
+	}
+	return text.String(), of
 }
 
 // cutterOf takes a descriptor set apart, where it is not the last one that was: all methods of one are cut one after the other.
@@ -114,23 +137,24 @@ func (c *cutter) takeApart() {
 		extensionTypes(file.Extensions(), used)
 		return true
 	})
-	c.close(used)
+	c.close(used, nil)
 	for name, of := range c.parts {
 		optional := of.file == "google/protobuf/descriptor.proto" || strings.HasPrefix(of.file, "google/api/")
 		if name.Parent() == "google.rpc" || !used[name] && of.message != nil && !optional {
 			c.details = append(c.details, name)
 		}
 	}
+	c.measureAlways()
 }
 
-// close adds whatever the parts of the set use.
-func (c *cutter) close(set map[protoreflect.FullName]bool) {
+// close adds whatever the parts of the set use and without lacks.
+func (c *cutter) close(set, without map[protoreflect.FullName]bool) {
 	open := slices.Collect(maps.Keys(set))
 	for len(open) > 0 {
 		name := open[len(open)-1]
 		open = open[:len(open)-1]
 		for _, use := range c.parts[name].uses {
-			if !set[use] {
+			if !set[use] && !without[use] {
 				set[use] = true
 				open = append(open, use)
 			}
@@ -171,7 +195,7 @@ func (c *cutter) assemble(methods map[protoreflect.FullName][]string) []byte {
 		}
 		in.Service = append(in.Service, lean)
 	}
-	c.close(needed)
+	c.close(needed, nil)
 	for _, name := range slices.SortedFunc(maps.Keys(needed), func(x, y protoreflect.FullName) int {
 		return cmp.Compare(c.parts[x].index, c.parts[y].index)
 	}) {

@@ -88,6 +88,11 @@ func TestACutSetHasItsMethodsWhatTheyUseAndWhatErrorsTell(t *testing.T) {
 	if !slices.Equal(has, want) {
 		t.Errorf("got  %q\nwant %q", has, want)
 	}
+	for _, methods := range [][]Method{nil, methods, {{Service: "shop.Shop", Name: "Delete"}}, {{Service: "shop.Shop", Name: "Get"}, {Service: "shop.Shop", Name: "Explain"}, {Service: "shop.Admin", Name: "Get"}}} {
+		if cut, counted := len(d.cut(methods)), apis.sizeOf(d.api, d.raw, methods); cut != counted {
+			t.Errorf("%v: %d bytes are counted, and there are %d", methods, counted, cut)
+		}
+	}
 	again := parsed(t, set)
 	again.cut([]Method{{Service: "shop.Admin", Name: "Get"}})
 	if !bytes.Equal(again.cut(methods), d.cut(methods)) {
@@ -153,6 +158,9 @@ func TestACutOfARealSetHoldsTogether(t *testing.T) {
 			if _, err := files.FindDescriptorByName(detail); err != nil {
 				t.Errorf("%s: %v", detail, err)
 			}
+		}
+		if counted := apis.sizeOf(d.api, d.raw, all[i:i+1]); counted != len(part) {
+			t.Errorf("%s: %d bytes are counted, and there are %d", all[i].Name, counted, len(part))
 		}
 		t.Logf("%s: %d of %d bytes", all[i].Name, len(part), len(raw))
 	}

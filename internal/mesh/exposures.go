@@ -19,7 +19,9 @@ type candidate struct {
 	wants    []want
 	claims   []*claim
 	served   bool
-	sizes    []int // of its methods' descriptors, where they are known
+	// sizeAlone and sizeShared are what its routes take under one host name, where they have been counted.
+	sizeAlone, sizeShared int
+	described             bool // each method is
 }
 
 // addExposures makes a Route of each exposure that its gateway admits and that nobody stands against, and the service's Rule
@@ -130,9 +132,6 @@ func (b *builder) judge(s *service, exposure *meshv1alpha1.Exposure) (*candidate
 	c.wants = c.route.wants()
 	if refused := tooMany(c.wants); refused != nil {
 		return nil, refused
-	}
-	if exposure.Transcode {
-		c.route.Descriptors = apis.cut(s.api, s.descriptors, methods)
 	}
 	return c, nil
 }

@@ -1,0 +1,96 @@
+package mesh_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/mesh"
+)
+
+// ballast adds messages that nothing uses, which any error may have as details.
+func ballast(t testing.TB, descriptors []byte, messages int) []byte {
+	t.Helper()
+	set := &descriptorpb.FileDescriptorSet{}
+	if err := proto.Unmarshal(descriptors, set); err != nil {
+		t.Fatal(err)
+	}
+	file := set.GetFile()[len(set.GetFile())-1]
+	for i := range messages {
+		file.MessageType = append(file.MessageType, &descriptorpb.DescriptorProto{Name: proto.String(fmt.Sprintf("U%d", i))})
+	}
+	raw, err := proto.Marshal(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+const (
+	hogExposures = 16
+	hogMethods   = 60
+)
+
+// hog is an edge with a service that is far too large for it: with each method come all messages that nothing uses.
+func hog(t testing.TB) (e *edge, descriptors []byte) {
+	t.Helper()
+	const exposures, each = hogExposures, hogMethods
+	e = newEdge(t)
+	var paths []string
+	for i := range exposures * each {
+		paths = append(paths, fmt.Sprintf("/v1/m%d", i))
+	}
+	raw := ballast(t, descriptorsWith(0, paths...), 50_000)
+	s := e.add("pay", "large", 1000, shop, raw)
+	of := s.Spec.Expose[0]
+	s.Spec.Expose = nil
+	for i := range exposures {
+		of := of
+		of.Name, of.Methods = meshv1alpha1.ItemName(fmt.Sprintf("e%02d", i)), nil
+		for j := range each {
+			of.Methods = append(of.Methods, meshv1alpha1.ExactMethod(fmt.Sprintf("t.S/M%d", i*each+j)))
+		}
+		s.Spec.Expose = append(s.Spec.Expose, of)
+	}
+	return e, raw
+}
+
+// BenchmarkBuildBesideTooLargeAService is what one key costs at whose gateway a service wants far more than there is room for.
+func BenchmarkBuildBesideTooLargeAService(b *testing.B) {
+	e, _ := hog(b)
+	build(b, e, 1)
+}
+
+// It is work that is counted, and not time: what was refused once is refused again with none at all.
+func TestWhatAGatewayHasNoRoomForIsNotMadeAndCountedOnce(t *testing.T) {
+	const exposures, each = hogExposures, hogMethods
+	e, raw := hog(t)
+	e.Asked = mesh.ProxyKey{Kind: mesh.KindMeshGateway, NamespacedName: publicGateway}
+	build := func() {
+		t.Helper()
+		m, problems := mesh.Build(e.Objects)
+		g, _ := m.Gateway(publicGateway)
+		if len(g.Routes) != 1 || len(problems) != exposures-1 {
+			t.Fatalf("%d routes are served, %v", len(g.Routes), problems)
+		}
+		for _, problem := range problems {
+			if problem.Reason != meshv1alpha1.ReasonGatewayFull || !strings.Contains(problem.Message, "KiB or more, and it has room for 4096") {
+				t.Fatal(problem)
+			}
+		}
+	}
+	build()
+	// An exposure is given up with the first of its methods that is too much, and the one that is served as a whole needs one cut.
+	if measured, made := mesh.Work(raw); measured > exposures*9+1 || made != 1 {
+		t.Errorf("of %d methods, with descriptors of %d bytes, %d cuts were measured and %d made", exposures*each, len(raw), measured, made)
+	}
+	mesh.LetGo()
+	build()
+	if mesh.TookApart() {
+		t.Error("though nothing has changed the descriptor set was taken apart again")
+	}
+}
