@@ -134,7 +134,7 @@ bench-reconcile: ## Measure what a reconcile costs at 100 and at 10,000 identiti
 	go test -run "^$$" -bench Reconcile -benchtime 500x ./test/bench/
 
 .PHONY: bench-build
-bench-build: ## Measure what building the model of one key costs with 300 services at its gateway, with 200 that it does not admit.
+bench-build: ## Measure what building the model of one key costs with 300 services at its gateway, with 200 that it does not admit, and with one far too large.
 	go test -run "^$$" -bench Build -benchmem ./internal/mesh/
 
 ##@ Deploy

@@ -85,7 +85,8 @@ const (
 	ReasonConfigInvalid = "ConfigInvalid"
 	// ReasonPatchInvalid (False): spec.workload.patch cannot be applied, or reaches what it may not.
 	ReasonPatchInvalid = "PatchInvalid"
-	// ReasonDescriptorInvalid (False): the ConfigMap of spec.api.descriptorSet is not there, or holds no descriptor set.
+	// ReasonDescriptorInvalid (False): the ConfigMap of spec.api.descriptorSet is not there, or holds no descriptor set that a
+	// gateway could load.
 	ReasonDescriptorInvalid = "DescriptorInvalid"
 	// ReasonKeysInvalid (False): the ConfigMap of a jwt is not there, or holds no set of public keys.
 	ReasonKeysInvalid = "KeysInvalid"

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -112,18 +111,17 @@ func (c *cutter) takeApart() {
 	used := map[protoreflect.FullName]bool{}
 	c.whole.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		whole := protodesc.ToFileDescriptorProto(file)
-		c.files[file.Path()] = &descriptorpb.FileDescriptorProto{Name: whole.Name, Package: whole.Package, Syntax: whole.Syntax, Edition: whole.Edition}
-		if features := whole.GetOptions().GetFeatures(); features != nil {
-			c.files[file.Path()].Options = &descriptorpb.FileOptions{Features: features}
-		}
+		lean := &descriptorpb.FileDescriptorProto{Name: whole.Name, Package: whole.Package, Syntax: whole.Syntax, Edition: whole.Edition}
+		keep := stripper{editions: file.Syntax() == protoreflect.Editions}
+		c.files[file.Path()] = lean
 		for i, message := range whole.GetMessageType() {
-			strip(message)
 			descriptor := file.Messages().Get(i)
+			keep.message(message, descriptor)
 			c.parts[descriptor.FullName()] = &part{file: file.Path(), index: i, message: message, uses: usesOf(descriptor)}
 			usedByExtensions(descriptor, used)
 		}
 		for i, enum := range whole.GetEnumType() {
-			stripEnum(enum)
+			keep.enum(enum, file.Enums().Get(i))
 			c.parts[file.Enums().Get(i).FullName()] = &part{file: file.Path(), index: i, enum: enum}
 		}
 		for i, service := range whole.GetService() {
@@ -290,53 +288,4 @@ func usedByExtensions(message protoreflect.MessageDescriptor, into map[protorefl
 	for i := range message.Messages().Len() {
 		usedByExtensions(message.Messages().Get(i), into)
 	}
-}
-
-// strip drops what no transcoder reads: extensions, which JSON has no names for, and options that are extensions.
-func strip(message *descriptorpb.DescriptorProto) {
-	message.Extension, message.ReservedRange, message.ReservedName = nil, nil, nil
-	stripOptions(message.GetOptions())
-	for _, field := range message.GetField() {
-		stripOptions(field.GetOptions())
-	}
-	for _, oneof := range message.GetOneofDecl() {
-		stripOptions(oneof.GetOptions())
-	}
-	for _, extensions := range message.GetExtensionRange() {
-		extensions.Options = nil
-	}
-	for _, enum := range message.GetEnumType() {
-		stripEnum(enum)
-	}
-	for _, nested := range message.GetNestedType() {
-		strip(nested)
-	}
-}
-
-func stripEnum(enum *descriptorpb.EnumDescriptorProto) {
-	enum.ReservedRange, enum.ReservedName = nil, nil
-	stripOptions(enum.GetOptions())
-	for _, value := range enum.GetValue() {
-		stripOptions(value.GetOptions())
-	}
-}
-
-func stripService(service *descriptorpb.ServiceDescriptorProto) {
-	for _, method := range service.GetMethod() {
-		stripOptions(method.GetOptions())
-	}
-}
-
-func stripOptions(options proto.Message) {
-	m := options.ProtoReflect()
-	if !m.IsValid() {
-		return
-	}
-	m.SetUnknown(nil)
-	m.Range(func(field protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		if field.IsExtension() && field.FullName() != annotations.E_Http.TypeDescriptor().FullName() {
-			m.Clear(field)
-		}
-		return true
-	})
 }

@@ -85,6 +85,18 @@ func parseDescriptors(raw []byte) (*api, error) {
 	if entries := entriesOf(set); entries > maxAPIEntries {
 		return nil, fmt.Errorf("it has %d services, methods and HTTP bindings, and may have %d: leave out those that belong to other services", entries, maxAPIEntries)
 	}
+	for _, file := range set.GetFile() {
+		if file.GetSyntax() == "editions" && file.GetEdition() < descriptorpb.Edition_EDITION_2023 {
+			return nil, fmt.Errorf("%s has no edition, but the number of one: %s", file.GetName(), remake)
+		}
+		loaded, err := files.FindFileByPath(file.GetName())
+		if err == nil {
+			err = checkLoadable(loaded)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	read := &api{services: map[string]*apiService{}, made: map[string][]byte{}, sizes: map[string]int{}}
 	files.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Services().Len() {

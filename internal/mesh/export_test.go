@@ -12,5 +12,5 @@ func Work(descriptors []byte) (measured, made int) {
 }
 
 // LetGo forgets the descriptor set that was taken apart last; TookApart reports whether one was since.
-func LetGo()         { apis.apartOf, apis.apart = nil, nil }
+func LetGo()          { apis.apartOf, apis.apart = nil, nil }
 func TookApart() bool { return apis.apart != nil }

@@ -46,7 +46,9 @@ type peer struct {
 	id       spiffeid.ID
 }
 
-func (p peer) key() mesh.EndpointKey { return mesh.EndpointKey{Service: p.service, PortName: p.portName} }
+func (p peer) key() mesh.EndpointKey {
+	return mesh.EndpointKey{Service: p.service, PortName: p.portName}
+}
 
 func (p peer) clusterName() string { return p.key().Cluster() }
 
