@@ -88,7 +88,7 @@ const (
 	// ReasonDescriptorInvalid (False): the ConfigMap of spec.api.descriptorSet is not there, or holds no descriptor set that a
 	// gateway could load.
 	ReasonDescriptorInvalid = "DescriptorInvalid"
-	// ReasonKeysInvalid (False): the ConfigMap of a jwt is not there, or holds no set of public keys.
+	// ReasonKeysInvalid (False): the ConfigMap of a jwt is not there, or holds no set of public keys, or too large a one.
 	ReasonKeysInvalid = "KeysInvalid"
 )
 

@@ -94,3 +94,46 @@ func TestWhatAGatewayHasNoRoomForIsNotMadeAndCountedOnce(t *testing.T) {
 		t.Error("though nothing has changed the descriptor set was taken apart again")
 	}
 }
+
+func TestAGatewayTakesKeySetsThatItsProxiesCanCarry(t *testing.T) {
+	padded := func(size int) string { return publicKeys + strings.Repeat(" ", size-len(publicKeys)) }
+	const most = 64 << 10
+	for name, test := range map[string]struct {
+		sizes []int
+		says  []string
+	}{
+		"as large as may be": {sizes: []int{most, most, most, most}},
+		"one that is too large": {
+			sizes: []int{len(publicKeys), most + 1},
+			says:  []string{"spec.jwt[name=j1].jwks: the key set has 65537 bytes, and may have 65536: "},
+		},
+		"too large together": {
+			sizes: []int{most, most, most, most - 200, 400, 200},
+			says:  []string{"spec.jwt[name=j4].jwks: with its 400 bytes the key sets of this gateway would have 262344, and it has room for 262144: "},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEdge(t)
+			g := &e.Gateways[0]
+			of := g.Spec.JWT[0]
+			g.Spec.JWT = nil
+			for i, size := range test.sizes {
+				of.Name, of.JWKS.Key = meshv1alpha1.ItemName(fmt.Sprintf("j%d", i)), meshv1alpha1.DataKey(fmt.Sprintf("k%d", i))
+				g.Spec.JWT = append(g.Spec.JWT, of)
+				e.ConfigMaps[0].Data[string(of.JWKS.Key)] = padded(size)
+			}
+			m, problems := mesh.Build(e.Objects)
+			if len(problems) != len(test.says) {
+				t.Fatalf("got %v", problems)
+			}
+			for i, problem := range problems {
+				if problem.Reason != meshv1alpha1.ReasonKeysInvalid || !strings.Contains(problem.Message, test.says[i]) {
+					t.Errorf("got  %s\nwant %s", problem, test.says[i])
+				}
+			}
+			if served, _ := m.Gateway(publicGateway); len(served.JWT) != len(test.sizes)-len(test.says) {
+				t.Errorf("the gateway has %d of %d", len(served.JWT), len(test.sizes))
+			}
+		})
+	}
+}
