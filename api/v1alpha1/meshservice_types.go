@@ -441,6 +441,22 @@ type ExposureRecord struct {
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=16384
 	Paths []string `json:"paths"`
+
+	// port is the one that its routes lead to. At most 15 characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=15
+	Port string `json:"port,omitempty"`
+
+	// size is what its routes take of the gateway's room under one host name where no other exposure is transcoded, in bytes;
+	// of one that is not served just now there is none.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Size int32 `json:"size,omitempty"`
+
+	// sharedSize is what they take where others are, in bytes: then each path has descriptors of its own.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	SharedSize int32 `json:"sharedSize,omitempty"`
 }
 
 // ProxyCount counts proxies.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 
@@ -12,8 +13,8 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 )
 
-// ballast adds messages that nothing uses, which any error may have as details.
-func ballast(t testing.TB, descriptors []byte, messages int) []byte {
+// ballast adds messages that nothing uses, which any error may have as details, with names that begin so.
+func ballast(t testing.TB, descriptors []byte, messages int, prefix string) []byte {
 	t.Helper()
 	set := &descriptorpb.FileDescriptorSet{}
 	if err := proto.Unmarshal(descriptors, set); err != nil {
@@ -21,7 +22,7 @@ func ballast(t testing.TB, descriptors []byte, messages int) []byte {
 	}
 	file := set.GetFile()[len(set.GetFile())-1]
 	for i := range messages {
-		file.MessageType = append(file.MessageType, &descriptorpb.DescriptorProto{Name: proto.String(fmt.Sprintf("U%d", i))})
+		file.MessageType = append(file.MessageType, &descriptorpb.DescriptorProto{Name: proto.String(fmt.Sprintf("%s%d", prefix, i))})
 	}
 	raw, err := proto.Marshal(set)
 	if err != nil {
@@ -44,7 +45,7 @@ func hog(t testing.TB) (e *edge, descriptors []byte) {
 	for i := range exposures * each {
 		paths = append(paths, fmt.Sprintf("/v1/m%d", i))
 	}
-	raw := ballast(t, descriptorsWith(0, paths...), 50_000)
+	raw := ballast(t, descriptorsWith(0, paths...), 50_000, "U")
 	s := e.add("pay", "large", 1000, shop, raw)
 	of := s.Spec.Expose[0]
 	s.Spec.Expose = nil
@@ -135,5 +136,65 @@ func TestAGatewayTakesKeySetsThatItsProxiesCanCarry(t *testing.T) {
 				t.Errorf("the gateway has %d of %d", len(served.JWT), len(test.sizes))
 			}
 		})
+	}
+}
+
+func TestWhoOutgrowsItsRecordTakesNoRoomFromWhoIsServed(t *testing.T) {
+	e := newEdge(t)
+	// grow has a service serve 64 methods, by two exposures that share a host name, so that each method has descriptors of its own.
+	grow := func(name string, messages int) {
+		var paths []string
+		for i := range 64 {
+			paths = append(paths, fmt.Sprintf("/v1/%s/m%d", name, i))
+		}
+		raw := ballast(t, descriptorsWith(0, paths...), messages, strings.Repeat("U", 93))
+		if e.service(name) == nil {
+			created := map[string]int64{"old": 1000, "young": 2000}[name]
+			s := e.add("pay", name, created, name+".example.com", raw)
+			s.Spec.Expose = append(s.Spec.Expose, s.Spec.Expose[0])
+			s.Spec.Expose[0].Methods, s.Spec.Expose[1].Methods, s.Spec.Expose[1].Name = nil, nil, "more"
+			for i := range 64 {
+				s.Spec.Expose[i%2].Methods = append(s.Spec.Expose[i%2].Methods, meshv1alpha1.ExactMethod(fmt.Sprintf("t.S/M%d", i)))
+			}
+			return
+		}
+		for i := range e.ConfigMaps {
+			if e.ConfigMaps[i].Name == name {
+				e.ConfigMaps[i].BinaryData = map[string][]byte{"k": raw}
+			}
+		}
+	}
+	served := func() map[string]int {
+		t.Helper()
+		paths, told := e.served(t)
+		of := map[string]int{}
+		for _, by := range paths {
+			of[by]++
+		}
+		if len(paths) < 128 && !strings.Contains(told, meshv1alpha1.ReasonGatewayFull) {
+			t.Errorf("not all are served, and the others are told %s", told)
+		}
+		return of
+	}
+	all := map[string]int{"old/api": 32, "old/more": 32, "young/api": 32, "young/more": 32}
+	for _, step := range []struct {
+		does string
+		do   func()
+		want map[string]int
+	}{
+		{"both come", func() { grow("old", 10); grow("young", 400) }, all},
+		{"nothing", func() {}, all},
+		{"old grows", func() { grow("old", 400) }, map[string]int{"old/api": 32, "young/api": 32, "young/more": 32}},
+		{"young grows and takes what is free", func() { grow("young", 420) }, nil},
+		{"young is as it was", func() { grow("young", 400) }, nil},
+		{"old is as it was", func() { grow("old", 10) }, all},
+		{"young grows to what is there", func() { grow("young", 520) }, all},
+		{"old gets another name", func() { e.service("old").Spec.Expose[1].Name = "renamed" }, map[string]int{"old/api": 32, "old/renamed": 32, "young/api": 32, "young/more": 32}},
+		{"old grows under another name", func() { grow("old", 400); e.service("old").Spec.Expose[1].Name = "more" }, map[string]int{"old/api": 32, "young/api": 32, "young/more": 32}},
+	} {
+		step.do()
+		if got := served(); step.want != nil && !cmp.Equal(got, step.want) {
+			t.Errorf("%s: got %v, want %v", step.does, got, step.want)
+		}
 	}
 }

@@ -15,7 +15,7 @@ type candidate struct {
 	service  *service
 	exposure *meshv1alpha1.Exposure
 	route    Route
-	rank     int // among the candidates
+	rank     int // at first one of those below, and then among the candidates
 	wants    []want
 	claims   []*claim
 	served   bool
@@ -23,6 +23,12 @@ type candidate struct {
 	sizeAlone, sizeShared int
 	described             bool // each method is
 }
+
+// Who comes first: 0 is an incumbent that takes what it took.
+const (
+	grown    = 1
+	newcomer = 2
+)
 
 // addExposures makes a Route of each exposure that its gateway admits and that nobody stands against, and the service's Rule
 // for the gateway.
@@ -47,7 +53,15 @@ func (b *builder) addExposures() {
 	})
 	all := newClaims(candidates)
 	// Who is served as it is comes before who wants more, for the room of a gateway, too.
-	slices.SortStableFunc(candidates, func(x, y *candidate) int { return -compareBools(x.incumbent(), y.incumbent()) })
+	for _, c := range candidates {
+		switch {
+		case !c.incumbent():
+			c.rank = newcomer
+		case c.outgrew():
+			c.rank = grown
+		}
+	}
+	slices.SortStableFunc(candidates, func(x, y *candidate) int { return cmp.Compare(x.rank, y.rank) })
 	var fit []*candidate
 	used := rooms{}
 	for rank, c := range candidates {
