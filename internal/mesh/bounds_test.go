@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -196,5 +197,42 @@ func TestWhoOutgrowsItsRecordTakesNoRoomFromWhoIsServed(t *testing.T) {
 		if got := served(); step.want != nil && !cmp.Equal(got, step.want) {
 			t.Errorf("%s: got %v, want %v", step.does, got, step.want)
 		}
+	}
+}
+
+// A crowd that wants the same few paths under many host names costs what it is served, and no more.
+func TestWhatIsNotServedTakesNoMemoryForEachPathUnderEachHostName(t *testing.T) {
+	e := newEdge(t)
+	var paths []string
+	for i := range 256 {
+		paths = append(paths, fmt.Sprintf("/v1/a%d", i))
+	}
+	raw := descriptorsWith(0, paths...)
+	for i := range 20 {
+		s := e.add("pay", fmt.Sprintf("s%d", i), int64(1000+i), shop, raw)
+		of := s.Spec.Expose[0]
+		s.Spec.Expose, of.Hostnames = nil, nil
+		for j := range 16 {
+			of.Hostnames = append(of.Hostnames, meshv1alpha1.Hostname(fmt.Sprintf("h%d-%d.example.com", i, j)))
+		}
+		for j := range 16 {
+			of.Name = meshv1alpha1.ItemName(fmt.Sprintf("e%d", j))
+			s.Spec.Expose = append(s.Spec.Expose, of)
+		}
+	}
+	e.Asked = mesh.ProxyKey{Kind: mesh.KindMeshGateway, NamespacedName: publicGateway}
+	mesh.Build(e.Objects)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	m, problems := mesh.Build(e.Objects)
+	runtime.ReadMemStats(&after)
+	g, _ := m.Gateway(publicGateway)
+	if len(g.Routes)+len(problems) != 20*16 || len(g.Routes) == 0 {
+		t.Fatalf("%d routes and %d problems", len(g.Routes), len(problems))
+	}
+	if allocated := (after.TotalAlloc - before.TotalAlloc) >> 20; allocated > 200 {
+		t.Errorf("a Build allocates %d MiB for %d routes", allocated, len(g.Routes))
+	} else {
+		t.Logf("a Build allocates %d MiB for %d routes", allocated, len(g.Routes))
 	}
 }

@@ -217,10 +217,17 @@ func TestAGatewayWithoutRoomRefusesWhoComesAndKeepsWhoIsThere(t *testing.T) {
 	}
 	large, small := comes("large", 64, 600<<10, "api.example.com"), comes("small", 2, 100, "api.example.com")
 	used := rooms{}
-	if refused := used.add(large); refused != nil {
+	add := func(c *candidate) *refusal {
+		take, refused := used.fit(c)
+		if refused == nil {
+			take()
+		}
+		return refused
+	}
+	if refused := add(large); refused != nil {
 		t.Fatal(refused)
 	}
-	if refused := used.add(small); refused == nil || refused.reason != meshv1alpha1.ReasonGatewayFull {
+	if refused := add(small); refused == nil || refused.reason != meshv1alpha1.ReasonGatewayFull {
 		t.Errorf("the second is let in: %v", refused)
 	}
 	if size := used[g].size; size > gatewayRoom {
@@ -233,7 +240,7 @@ func TestAGatewayWithoutRoomRefusesWhoComesAndKeepsWhoIsThere(t *testing.T) {
 	}
 	used = rooms{}
 	for _, c := range all {
-		if refused := used.add(c); refused != nil {
+		if refused := add(c); refused != nil {
 			t.Error(refused)
 		}
 	}

@@ -17,8 +17,10 @@ type candidate struct {
 	route    Route
 	rank     int // at first one of those below, and then among the candidates
 	wants    []want
-	claims   []*claim
-	served   bool
+	// recorded are its claims that are on record; incumbent is true where all are.
+	recorded  []*claim
+	incumbent bool
+	served    bool
 	// sizeAlone and sizeShared are what its routes take under one host name, where they have been counted.
 	sizeAlone, sizeShared int
 	described             bool // each method is
@@ -55,7 +57,7 @@ func (b *builder) addExposures() {
 	// Who is served as it is comes before who wants more, for the room of a gateway, too.
 	for _, c := range candidates {
 		switch {
-		case !c.incumbent():
+		case !c.incumbent:
 			c.rank = newcomer
 		case c.outgrew():
 			c.rank = grown
@@ -66,15 +68,16 @@ func (b *builder) addExposures() {
 	used := rooms{}
 	for rank, c := range candidates {
 		c.rank = rank
-		refused := all.judge(c)
+		take, refused := used.fit(c)
 		if refused == nil {
-			refused = used.add(c)
+			refused = all.judge(c)
 		}
 		if refused != nil {
 			b.unexposed(c.service, c.exposure, *refused)
 			continue
 		}
-		c.grant()
+		take()
+		all.grant(c)
 		fit = append(fit, c)
 	}
 	used.describe()
@@ -84,11 +87,6 @@ func (b *builder) addExposures() {
 	for _, s := range b.services {
 		b.keepRecords(s, of, all)
 	}
-}
-
-// incumbent reports whether the exposure is recorded as being served at each of its paths.
-func (c *candidate) incumbent() bool {
-	return !slices.ContainsFunc(c.claims, func(wanted *claim) bool { return !wanted.recorded })
 }
 
 func (c *candidate) accept() {

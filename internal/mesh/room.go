@@ -36,8 +36,8 @@ type shownHost struct {
 	size   int
 }
 
-// add lets an exposure in, or says that its gateway has no room for it.
-func (r rooms) add(c *candidate) *refusal {
+// fit says that its gateway has no room for an exposure, or takes the room for it once it is let in.
+func (r rooms) fit(c *candidate) (take func(), refused *refusal) {
 	of := r[c.gateway]
 	if of == nil {
 		of = &room{hosts: map[string]*shownHost{}, ports: map[EndpointKey]bool{}}
@@ -47,7 +47,7 @@ func (r rooms) add(c *candidate) *refusal {
 	if !of.ports[port] {
 		named += port.namedSize()
 		if len(of.ports) == MaxNamed || named > MaxNamedBytes {
-			return refuse(meshv1alpha1.ReasonGatewayFull, "",
+			return nil, refuse(meshv1alpha1.ReasonGatewayFull, "",
 				"with it the routes of MeshGateway %s would lead to %d ports of services, whose names take %d KiB, and it has room for %d, of %d KiB: expose methods of a port that leads there already, or choose another gateway",
 				c.gateway.Key, len(of.ports)+1, (named+1023)>>10, MaxNamed, MaxNamedBytes>>10)
 		}
@@ -68,19 +68,20 @@ func (r rooms) add(c *candidate) *refusal {
 		}
 	}
 	if size > gatewayRoom {
-		return refuse(meshv1alpha1.ReasonGatewayFull, "",
+		return nil, refuse(meshv1alpha1.ReasonGatewayFull, "",
 			"with it the routes of MeshGateway %s would take %d KiB or more, and it has room for %d: give it host names of its own, since each path that shares one with other transcoded exposures takes descriptors of its own; or make the messages of its methods smaller, expose fewer methods, or choose another gateway",
 			c.gateway.Key, size>>10, gatewayRoom>>10)
 	}
-	of.size, of.named, of.ports[port] = size, named, true
-	for _, hostname := range c.route.Hostnames {
-		old := of.hosts[hostname]
-		of.hosts[hostname] = moved[old]
-		if old != nil {
-			old.names--
+	return func() {
+		of.size, of.named, of.ports[port] = size, named, true
+		for _, hostname := range c.route.Hostnames {
+			old := of.hosts[hostname]
+			of.hosts[hostname] = moved[old]
+			if old != nil {
+				old.names--
+			}
 		}
-	}
-	return nil
+	}, nil
 }
 
 // with is what the host names have that get one exposure more.
