@@ -47,14 +47,17 @@ func newClaims(candidates []*candidate) claims {
 	all := claims{}
 	for _, c := range candidates {
 		c.incumbent = true
-		for wanted := range c.claims() {
-			if !wanted.recorded {
-				c.incumbent = false
-				continue
+		for _, hostname := range c.route.Hostnames {
+			at := host{c.gateway.Key, hostname}
+			for i := range c.wants {
+				if !c.service.recorded[servedAt{at, c.wants[i].path}] {
+					c.incumbent = false
+					continue
+				}
+				kept := &claim{by: c, at: at, want: c.wants[i], recorded: true}
+				all.enter(kept)
+				c.recorded = append(c.recorded, kept)
 			}
-			kept := wanted // which is allocated, and the others are not
-			all.enter(&kept)
-			c.recorded = append(c.recorded, &kept)
 		}
 	}
 	return all
