@@ -222,6 +222,7 @@ var _ = Describe("a running manager of the mesh", Ordered, func() {
 		Eventually(func() []meshv1alpha1.ExposureRecord { condition(pay, "Exposed")(); return pay.Status.Exposures }).Should(Equal([]meshv1alpha1.ExposureRecord{{
 			Name: "api", Gateway: meshv1alpha1.ObjectReference{Name: "public", Namespace: meshv1alpha1.NamespaceName(ns.Name)},
 			Hostnames: []meshv1alpha1.Hostname{"pay.example.com"}, Paths: []string{"POST /payment.v1.PaymentService/GetPayment"},
+			Port: "grpc", Size: 1024,
 		}}))
 		patch(elder, map[string]any{"expose": pay.Spec.Expose})
 		Eventually(condition(elder, "Exposed")).Should(Equal("False RouteClaimed"))

@@ -87,9 +87,10 @@ const (
 	ReasonConfigInvalid = "ConfigInvalid"
 	// ReasonPatchInvalid (False): spec.workload.patch cannot be applied, or reaches what it may not.
 	ReasonPatchInvalid = "PatchInvalid"
-	// ReasonDescriptorInvalid (False): the ConfigMap of spec.api.descriptorSet is not there, or holds no descriptor set.
+	// ReasonDescriptorInvalid (False): the ConfigMap of spec.api.descriptorSet is not there, or holds no descriptor set that a
+	// gateway could load.
 	ReasonDescriptorInvalid = "DescriptorInvalid"
-	// ReasonKeysInvalid (False): the ConfigMap of a jwt is not there, or holds no set of public keys.
+	// ReasonKeysInvalid (False): the ConfigMap of a jwt is not there, or holds no set of public keys, or too large a one.
 	ReasonKeysInvalid = "KeysInvalid"
 )
 
@@ -147,7 +148,7 @@ const (
 	ReasonJWTUnknown = "JWTUnknown"
 	// ReasonMethodUnknown (False): the descriptor set lacks a method, or its google.api.http option where it is needed.
 	ReasonMethodUnknown = "MethodUnknown"
-	// ReasonGatewayFull (False): the routes of the gateway would become too large with the exposure.
+	// ReasonGatewayFull (False): the routes of the gateway would become too large with the exposure, or lead to too many ports.
 	ReasonGatewayFull = "GatewayFull"
 )
 
