@@ -207,8 +207,9 @@ type reporter struct {
 	events events.EventRecorder
 }
 
-// report writes the status of an object where it has changed, and an event for each condition that turned. Nothing else of
-// the object may have changed.
+// report writes the status of an object where it has changed, and an event for each condition that turned: none for one that
+// is as it should be from the first, which would be as much to write as all the rest. Nothing else of the object may have
+// changed.
 func (r reporter) report(ctx context.Context, before, object client.Object) error {
 	if equality.Semantic.DeepEqual(before, object) {
 		return nil
@@ -226,6 +227,8 @@ func (r reporter) report(ctx context.Context, before, object client.Object) erro
 		kind := corev1.EventTypeNormal
 		if worrying(condition) {
 			kind = corev1.EventTypeWarning
+		} else if was == nil && condition.Status == metav1.ConditionTrue {
+			continue
 		}
 		r.events.Eventf(object, nil, kind, condition.Reason, condition.Type, "%s", shorten(condition.Message, maxNote))
 	}
