@@ -90,7 +90,7 @@ func (r *ServiceIdentityReconciler) adopt(ctx context.Context, object *meshv1alp
 		if !adopted(object, entry.ID) {
 			continue
 		}
-		if why := spire.Uncovered(o.want, entry.Entry, pods); why != "" {
+		if why := spire.Uncovered(r.Cluster, o.want, entry.Entry, pods); why != "" {
 			o.adoption.stays = append(o.adoption.stays, entry.ID+" ("+why+")")
 		} else {
 			ready = append(ready, entry.ID)

@@ -79,6 +79,33 @@ var _ = Describe("adopting entries of somebody else's", func() {
 		Expect(r.entries()).To(And(HaveLen(4), HaveKey("of-another-pod"), HaveKey("wider"), HaveKey(entryID(object, on)), HaveKey(aliasID(on))))
 	})
 
+	It("leaves those of other clusters and of machines alone, that of a pod that it cannot know, too, and says so", func() {
+		elsewhere := map[string][]string{
+			"pod-of-another-cluster": {"/spire/agent/k8s_psat/other/some-node", "pod-uid:00000000-0000-0000-0000-000000000000"},
+			"by-hand-in-another":     {"/spire/agent/k8s_psat/other/some-node", "ns:" + ns.Name, "sa:pay"},
+			"similar-name":           {"/spire/agent/k8s_psat/main-2/some-node", "ns:" + ns.Name, "sa:pay"},
+			"machine":                {"/spire/agent/join_token/some-token", "ns:" + ns.Name, "sa:pay"},
+			"alias-of-its-own":       {"/all-agents", "ns:" + ns.Name, "sa:pay"},
+		}
+		for id, of := range elsewhere {
+			made(id, of[0], of[1:]...)
+		}
+		made("in-this-cluster", agent, "ns:"+ns.Name, "sa:pay")
+		r.reconcile(key)
+		adopt("*")
+		r.reconcile(key)
+		Expect(r.message(key, "Registered")).To(And(
+			ContainSubstring("go when the grace time is over: in-this-cluster; "),
+			ContainSubstring("machine (it is not below an agent or a node of cluster main, but below spiffe://jia.app/spire/agent/join_token/some-token)")))
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).NotTo(HaveKey("in-this-cluster"))
+		for id := range elsewhere {
+			Expect(r.entries()).To(HaveKey(id))
+		}
+		Expect(r.condition(key, "Registered")).To(Equal("True Adopting"))
+	})
+
 	It("deletes only what the word names, and nothing while its own are not there", func() {
 		made("named", agent, "ns:"+ns.Name, "sa:pay")
 		made("not-named", agent+"-2", "ns:"+ns.Name, "sa:pay")

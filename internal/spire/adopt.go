@@ -3,6 +3,8 @@ package spire
 import (
 	"slices"
 	"strings"
+
+	"github.com/jia-app/paymesh/internal/mesh"
 )
 
 // podUID is the selector by which spire-controller-manager's entries are for one pod.
@@ -12,9 +14,10 @@ const podUID = "k8s:pod-uid:"
 func Foreign(id string) bool { return !strings.HasPrefix(id, idPrefix+".") }
 
 // Uncovered says why an entry of somebody else's must stay though ours have its SPIFFE ID: there may be workloads that have
-// the ID by it and not by ours. It is empty where there are none. pods has the UID of every pod that there is, with whether
-// the identity of ours selects it; a pod that is gone needs no entry.
-func Uncovered(ours []Entry, theirs Entry, pods map[string]bool) string {
+// the ID by it and not by ours. It is empty where there are none. pods has the UID of every pod of the cluster, with whether
+// the identity of ours selects it; a pod that is gone needs no entry. Of pods elsewhere nothing is known here: what is not
+// below an agent or an alias of the cluster may be for those.
+func Uncovered(cluster mesh.ClusterID, ours []Entry, theirs Entry, pods map[string]bool) string {
 	switch {
 	case len(ours) == 0:
 		return "no entry of this identity is registered yet"
@@ -22,6 +25,8 @@ func Uncovered(ours []Entry, theirs Entry, pods map[string]bool) string {
 		return "its SPIFFE ID is another one"
 	case theirs.Admin || theirs.Downstream || theirs.StoreSVID:
 		return "it gives more than the SPIFFE ID: admin, downstream or storeSVID"
+	case !within(cluster, theirs.ParentID):
+		return "it is not below an agent or a node of cluster " + cluster.Name + ", but below " + theirs.ParentID
 	}
 	for _, selector := range theirs.Selectors {
 		if uid, ok := strings.CutPrefix(selector, podUID); ok {
@@ -37,6 +42,15 @@ func Uncovered(ours []Entry, theirs Entry, pods map[string]bool) string {
 		}
 	}
 	return ""
+}
+
+// within reports whether all workloads below a parent run in the cluster: it is an agent that was attested as one of the
+// cluster's, or one of the aliases that stand for those.
+func within(cluster mesh.ClusterID, parent string) bool {
+	trustDomain := cluster.TrustDomain.IDString()
+	return parent == cluster.ClusterAlias().String() ||
+		strings.HasPrefix(parent, trustDomain+"/paymesh/"+cluster.Name+"/node/") ||
+		strings.HasPrefix(parent, trustDomain+"/spire/agent/k8s_psat/"+cluster.Name+"/")
 }
 
 // Beside renders entries like these that match no workload: SPIRE makes no second entry with the same parent, SPIFFE ID and

@@ -4,15 +4,26 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
 )
 
 func TestAnEntryIsCoveredWhereWhoeverItIsForHasTheIDByOurs(t *testing.T) {
+	cluster, err := mesh.NewClusterID("jia.app", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
 	ours := []spire.Entry{{SPIFFEID: "spiffe://jia.app/pay", Selectors: []string{"k8s:ns:a", "k8s:pod-label:app:pay", "k8s:sa:pay"}}}
 	pods := map[string]bool{"mine": true, "another": false}
 	theirs := func(selectors ...string) spire.Entry {
-		return spire.Entry{SPIFFEID: "spiffe://jia.app/pay", Selectors: selectors}
+		return spire.Entry{SPIFFEID: "spiffe://jia.app/pay", ParentID: "spiffe://jia.app/spire/agent/k8s_psat/main/a-node", Selectors: selectors}
 	}
+	under := func(parent string, selectors ...string) spire.Entry {
+		e := theirs(selectors...)
+		e.ParentID = "spiffe://jia.app" + parent
+		return e
+	}
+	sameSelectors := ours[0].Selectors
 	with := func(change func(e *spire.Entry)) spire.Entry {
 		e := theirs("k8s:pod-uid:mine")
 		change(&e)
@@ -36,9 +47,18 @@ func TestAnEntryIsCoveredWhereWhoeverItIsForHasTheIDByOurs(t *testing.T) {
 		"an administrator":                {ours, with(func(e *spire.Entry) { e.Admin = true }), "more than the SPIFFE ID"},
 		"a nested server":                 {ours, with(func(e *spire.Entry) { e.Downstream = true }), "more than the SPIFFE ID"},
 		"an SVID that the agent may keep": {ours, with(func(e *spire.Entry) { e.StoreSVID = true }), "more than the SPIFFE ID"},
+		"under a node's alias":            {ours, under("/paymesh/main/node/a-node", sameSelectors...), ""},
+		"under the cluster's alias":       {ours, under("/paymesh/main/nodes", sameSelectors...), ""},
+		"another cluster's agent":         {ours, under("/spire/agent/k8s_psat/other/a-node", sameSelectors...), "not below an agent or a node of cluster main"},
+		"a pod of another cluster":        {ours, under("/spire/agent/k8s_psat/other/a-node", "k8s:pod-uid:gone"), "not below an agent or a node of cluster main"},
+		"a cluster whose name starts so":  {ours, under("/spire/agent/k8s_psat/main-2/a-node", sameSelectors...), "k8s_psat/main-2/a-node"},
+		"another cluster's node alias":    {ours, under("/paymesh/main-2/node/a-node", sameSelectors...), "not below"},
+		"below a machine's agent":         {ours, under("/spire/agent/join_token/abc", sameSelectors...), "not below"},
+		"below an alias of their own":     {ours, under("/all-agents", "k8s:pod-uid:mine"), "not below"},
+		"below the server":                {ours, under("/spire/server", sameSelectors...), "not below"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := spire.Uncovered(c.ours, c.theirs, pods)
+			got := spire.Uncovered(cluster, c.ours, c.theirs, pods)
 			if (got == "") != (c.why == "") || !strings.Contains(got, c.why) {
 				t.Errorf("got %q, want %q", got, c.why)
 			}
