@@ -85,7 +85,9 @@ func (r *ServiceIdentityReconciler) adopt(ctx context.Context, object *meshv1alp
 	if err != nil {
 		return err
 	}
+	held := r.SPIRE.Of(owner)
 	var ready []string
+	ids := map[string]string{} // of stints
 	for _, entry := range theirs {
 		if !adopted(object, entry.ID) {
 			continue
@@ -93,11 +95,19 @@ func (r *ServiceIdentityReconciler) adopt(ctx context.Context, object *meshv1alp
 		if why := spire.Uncovered(r.Cluster, o.want, entry.Entry, pods); why != "" {
 			o.adoption.stays = append(o.adoption.stays, entry.ID+" ("+why+")")
 		} else {
-			ready = append(ready, entry.ID)
+			ready = append(ready, stint(entry, spire.InPlaceOf(r.Cluster, held, entry.Entry)))
+			ids[ready[len(ready)-1]] = entry.ID
 		}
 	}
-	due, lingers := r.Adopting.Due(owner, ready)
-	o.adoption.waits = slices.DeleteFunc(ready, func(id string) bool { return slices.Contains(due, id) })
+	over, lingers := r.Adopting.Due(owner, ready)
+	var due []string
+	for _, s := range ready {
+		if slices.Contains(over, s) {
+			due = append(due, ids[s])
+		} else {
+			o.adoption.waits = append(o.adoption.waits, ids[s])
+		}
+	}
 	o.lingers = sooner(o.lingers, lingers)
 	if len(o.adoption.stays) > 0 {
 		o.lingers = sooner(o.lingers, r.RetryInterval)
@@ -111,6 +121,16 @@ func (r *ServiceIdentityReconciler) adopt(ctx context.Context, object *meshv1alp
 	}
 	log.FromContext(ctx).Info("entries of somebody else's go, as the object says: its own have their place", "entries", due)
 	return r.SPIRE.DeleteForeign(ctx, due)
+}
+
+// stint names what a grace time is counted for: an entry of somebody else's, and ours in its place as they are now. Where one
+// of these is new, or was made or written anew, it is another stint, of which nothing is over: no agent may have it yet.
+func stint(theirs spire.Held, ours []spire.Held) string {
+	name := theirs.ID
+	for _, held := range ours {
+		name += fmt.Sprintf(" %s@%d.%d", held.ID, held.CreatedAt, held.Revision)
+	}
+	return name
 }
 
 // podsOf has the UID of every pod, with whether the identity selects it.

@@ -1,6 +1,8 @@
 package controllers_test
 
 import (
+	"time"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
@@ -104,6 +106,73 @@ var _ = Describe("adopting entries of somebody else's", func() {
 			Expect(r.entries()).To(HaveKey(id))
 		}
 		Expect(r.condition(key, "Registered")).To(Equal("True Adopting"))
+	})
+
+	It("leaves those alone whose workloads would lose a name, a partner or a hint, until the identity has it", func() {
+		r.spire.SetBundle(GinkgoT(), "bank.example")
+		Eventually(r.registry.Bundles).Should(ContainElement("bank.example"))
+		r.createByHand(&spiretypes.Entry{
+			Id: "with-more", SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: pathOf(object)},
+			ParentId:  &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: agent},
+			Selectors: []*spiretypes.Selector{{Type: "k8s", Value: "pod-uid:" + string(workload.UID)}},
+			DnsNames:  []string{"pay.example"}, FederatesWith: []string{"bank.example"}, Hint: "internal",
+		})
+		r.reconcile(key)
+		adopt("*")
+		for _, step := range []struct {
+			stays  string
+			change func(spec *meshv1alpha1.ServiceIdentitySpec)
+		}{
+			{"with-more (it has dnsNames that this identity lacks: pay.example)", func(spec *meshv1alpha1.ServiceIdentitySpec) { spec.DNSNames = []meshv1alpha1.DNSName{"pay.example"} }},
+			{"with-more (it has federatesWith that this identity lacks: bank.example)", func(spec *meshv1alpha1.ServiceIdentitySpec) {
+				spec.FederatesWith = []meshv1alpha1.TrustDomain{"bank.example"}
+			}},
+			{"with-more (it has another hint: internal)", func(spec *meshv1alpha1.ServiceIdentitySpec) { spec.Hint = "internal" }},
+		} {
+			r.reconcile(key)
+			r.clock.Step(grace)
+			r.reconcile(key)
+			Expect(r.message(key, "Registered")).To(ContainSubstring(step.stays))
+			Expect(r.entries()).To(HaveKey("with-more"))
+			object = r.identity(key)
+			step.change(&object.Spec)
+			Expect(live.Update(r.ctx, object)).To(Succeed())
+			r.settle(object)
+		}
+		r.reconcile(key)
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).NotTo(HaveKey("with-more"))
+	})
+
+	It("lets one go the grace time after the entry that takes its place was made, however long others have been there", func() {
+		second := node()
+		made("everywhere", "/paymesh/main/nodes", "ns:"+ns.Name, "sa:pay")
+		made("on-the-second", "/spire/agent/k8s_psat/main/"+string(second.UID), "ns:"+ns.Name, "sa:pay")
+		made("on-the-first", "/spire/agent/k8s_psat/main/"+string(on.UID), "ns:"+ns.Name, "sa:pay")
+		r.reconcile(key)
+		adopt("*")
+		r.reconcile(key)
+		r.clock.Step(grace)
+		By("the reconcile that makes the entry of a new node")
+		r.reconcile(key, second, pod(ns, "pay", second.Name))
+		Expect(r.entries()).To(And(HaveKey(entryID(object, second)), HaveKey("everywhere"), HaveKey("on-the-second"), Not(HaveKey("on-the-first"))))
+		r.clock.Step(grace - time.Second)
+		By("one that makes an entry anew which somebody deleted")
+		first := r.entries()[entryID(object, second)].GetCreatedAt()
+		Eventually(func() int64 { return time.Now().Unix() }).Should(BeNumerically(">", first)) // SPIRE counts in seconds
+		_, err := r.spire.Entries.BatchDeleteEntry(r.ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{entryID(object, second)}})
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func() map[string]*spiretypes.Entry {
+			r.reconcile(key)
+			return r.entries()
+		}).Should(HaveKey(entryID(object, second)))
+		r.clock.Step(time.Second)
+		r.reconcile(key)
+		Expect(r.entries()).To(And(HaveKey("everywhere"), HaveKey("on-the-second")))
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).To(And(HaveLen(4), HaveKey(entryID(object, on)), HaveKey(entryID(object, second))))
 	})
 
 	It("deletes only what the word names, and nothing while its own are not there", func() {

@@ -1,6 +1,7 @@
 package spire
 
 import (
+	"path"
 	"slices"
 	"strings"
 
@@ -33,7 +34,7 @@ func Uncovered(cluster mesh.ClusterID, ours []Entry, theirs Entry, pods map[stri
 			if selected, there := pods[uid]; there && !selected {
 				return "it is for a pod that this identity does not select: " + uid
 			}
-			return ""
+			return more(ours[0], theirs)
 		}
 	}
 	for _, selector := range ours[0].Selectors {
@@ -41,7 +42,35 @@ func Uncovered(cluster mesh.ClusterID, ours []Entry, theirs Entry, pods map[stri
 			return "it is for workloads without " + selector + ", too"
 		}
 	}
+	return more(ours[0], theirs)
+}
+
+// more says what workloads have by theirs that they would not have by ours: a name that a peer may dial, a bundle by which
+// they know a partner, or the hint by which they find the SVID.
+func more(ours, theirs Entry) string {
+	lacking := func(theirs, ours []string) string {
+		return strings.Join(slices.DeleteFunc(slices.Clone(theirs), func(name string) bool { return slices.Contains(ours, name) }), " ")
+	}
+	if names := lacking(theirs.DNSNames, ours.DNSNames); names != "" {
+		return "it has dnsNames that this identity lacks: " + names
+	}
+	if partners := lacking(theirs.FederatesWith, ours.FederatesWith); partners != "" {
+		return "it has federatesWith that this identity lacks: " + partners
+	}
+	if theirs.Hint != "" && theirs.Hint != ours.Hint {
+		return "it has another hint: " + theirs.Hint
+	}
 	return ""
+}
+
+// InPlaceOf are those of our entries by which the workloads of theirs have the SPIFFE ID: those for its node, or for all
+// nodes; all of them where theirs is for all nodes. The last part of the ID of a k8s_psat agent, and of an alias of ours, is
+// the UID of the node.
+func InPlaceOf(cluster mesh.ClusterID, ours []Held, theirs Entry) []Held {
+	everywhere, node := cluster.ClusterAlias().String(), path.Base(theirs.ParentID)
+	return slices.DeleteFunc(slices.Clone(ours), func(held Held) bool {
+		return theirs.ParentID != everywhere && held.ParentID != everywhere && path.Base(held.ParentID) != node
+	})
 }
 
 // within reports whether all workloads below a parent run in the cluster: it is an agent that was attested as one of the
