@@ -244,6 +244,9 @@ var _ = Describe("adopting entries of somebody else's", func() {
 		Expect(r.message(key, "Registered")).To(HaveSuffix("it would delete by-hand"))
 		Expect(r.entries()).To(HaveKey("by-hand"))
 		r.restartWith(registry.Options{})
+		r.reconcile(key) // whose grace time begins
+		Expect(r.entries()).To(HaveKey("by-hand"))
+		r.clock.Step(grace)
 		r.reconcile(key)
 		Expect(r.entries()).To(And(HaveKey("pm1.other.payments.pay.1"), Not(HaveKey("by-hand"))))
 	})

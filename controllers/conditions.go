@@ -67,6 +67,8 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, meshv1alpha1.ReasonDryRun, planned(o.planned)
 		if accepted && len(o.missing) == 0 && len(o.unknown) == 0 {
 			condition.Status = metav1.ConditionTrue
+		} else {
+			condition.Message += o.adoption.foreseen()
 		}
 	case !accepted && len(o.braked) > 0:
 		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDeletionsHeld
@@ -104,7 +106,9 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 func qualify(registered *metav1.Condition, o outcome) {
 	reason := registered.Reason
 	if words := o.adoption.words(); words != "" {
-		reason = meshv1alpha1.ReasonAdopting
+		if o.planned.Empty() { // else it is what a dry run says beside
+			reason = meshv1alpha1.ReasonAdopting
+		}
 		registered.Message += "; " + words
 	}
 	if len(o.unnamed) > 0 {
