@@ -211,6 +211,20 @@ var _ = Describe("adopting entries of somebody else's", func() {
 		Expect(r.condition(key, "Registered")).To(Equal("True Registered"))
 	})
 
+	It("does not advise to adopt what an object of this cluster has left behind, which no word makes go, and follows when that is deleted", func() {
+		left := "pm1.main." + ns.Name + ".old." + string(on.UID)
+		made(left, "/paymesh/main/node/"+string(on.UID), "ns:"+ns.Name, "sa:pay")
+		r.reconcile(key)
+		adopt("*")
+		Expect(r.reconcile(key).RequeueAfter).To(Equal(retry))
+		Expect(r.condition(key, "Registered")).To(Equal("False Conflict"))
+		Expect(r.message(key, "Registered")).To(And(ContainSubstring("spire-server entry delete -entryID "+left), Not(ContainSubstring("adopt"))))
+		_, err := r.spire.Entries.BatchDeleteEntry(r.ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{left}})
+		Expect(err).NotTo(HaveOccurred())
+		r.reconcile(key)
+		Expect(r.condition(key, "Registered")).To(Equal("True Registered"))
+	})
+
 	It("makes its own, where it is to become the same as one in the way, what it is to be beside that", func() {
 		r.reconcile(key)
 		made("in-the-way", "/paymesh/main/node/"+string(on.UID), "ns:"+ns.Name, "sa:pay", "pod-label:tier:gold")

@@ -188,12 +188,24 @@ func refusal(failed []spireclient.Result) (reason, message string) {
 	for _, result := range failed {
 		if other := result.Conflict; other != nil {
 			return meshv1alpha1.ReasonConflict, fmt.Sprintf(
-				"SPIRE holds entry %s, which is not this object's, with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be created: delete that entry, or adopt it with the annotation mesh.jia.app/adopt-entries, and this one follows automatically",
-				other.ID, other.ParentID, other.SPIFFEID, strings.Join(other.Selectors, " "), result.ID)
+				"SPIRE holds entry %s, which is not this object's, with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be created: %s, and this one follows automatically",
+				other.ID, other.ParentID, other.SPIFFEID, strings.Join(other.Selectors, " "), result.ID, remedy(other))
 		}
 	}
 	first := failed[0]
 	return meshv1alpha1.ReasonRejected, fmt.Sprintf("the SPIRE server refused %d of the entries; of %s it says %s: %s", len(failed), first.ID, first.Code, first.Message)
+}
+
+// remedy says what to do about an entry in the way. No object adopts one of paymesh's, or one that is an alias itself.
+func remedy(other *spire.Held) string {
+	byHand := "delete that entry (spire-server entry delete -entryID " + other.ID + ")"
+	switch {
+	case !spire.Foreign(other.ID):
+		return "a ServiceIdentity that is still there and has left it removes it after the grace time; else " + byHand
+	case strings.HasSuffix(other.ParentID, "/spire/server"):
+		return byHand
+	}
+	return byHand + ", or adopt it with the annotation " + meshv1alpha1.AnnotationAdoptEntries
 }
 
 // reporter tells of an object's status.
