@@ -21,6 +21,8 @@ import (
 type adoption struct {
 	// waits are those that go when the grace time is over, stays those that may not, each with why.
 	waits, stays []string
+	// inTheWay are, in a dry run, the writes that SPIRE would refuse for such an entry that the object does not adopt.
+	inTheWay []spireclient.Result
 }
 
 // adopted reports whether the object tells to adopt an entry.
@@ -66,7 +68,10 @@ func (r *ServiceIdentityReconciler) supplant(ctx context.Context, object *meshv1
 // then every agent has got those. Nothing counts as long as not every entry of the object is registered.
 func (r *ServiceIdentityReconciler) adopt(ctx context.Context, object *meshv1alpha1.ServiceIdentity, identity mesh.Identity, o *outcome) error {
 	owner := identityOwner(mesh.KeyOf(object))
-	if object.Annotations[meshv1alpha1.AnnotationAdoptEntries] == "" || !o.decided || !o.state.Answers() || !o.planned.Empty() {
+	if r.SPIRE.DryRun() {
+		return r.foresee(ctx, object, identity, o)
+	}
+	if object.Annotations[meshv1alpha1.AnnotationAdoptEntries] == "" || !o.decided || !o.state.Answers() {
 		r.Adopting.Forget(owner)
 		return nil
 	}
@@ -81,36 +86,101 @@ func (r *ServiceIdentityReconciler) adopt(ctx context.Context, object *meshv1alp
 	if err != nil {
 		return err
 	}
-	pods, err := r.podsOf(ctx, identity)
+	ready, err := r.covered(ctx, object, identity, theirs, o)
 	if err != nil {
 		return err
 	}
-	var ready []string
-	for _, entry := range theirs {
-		if !adopted(object, entry.ID) {
-			continue
-		}
-		if why := spire.Uncovered(o.want, entry.Entry, pods); why != "" {
-			o.adoption.stays = append(o.adoption.stays, entry.ID+" ("+why+")")
-		} else {
-			ready = append(ready, entry.ID)
-		}
+	held, stints := r.SPIRE.Of(owner), make([]string, len(ready))
+	for i, entry := range ready {
+		stints[i] = stint(entry, spire.InPlaceOf(r.Cluster, held, entry.Entry))
 	}
-	due, lingers := r.Adopting.Due(owner, ready)
-	o.adoption.waits = slices.DeleteFunc(ready, func(id string) bool { return slices.Contains(due, id) })
+	over, lingers := r.Adopting.Due(owner, stints)
 	o.lingers = sooner(o.lingers, lingers)
-	if len(o.adoption.stays) > 0 {
-		o.lingers = sooner(o.lingers, r.RetryInterval)
+	var due []string
+	for i, entry := range ready {
+		if slices.Contains(over, stints[i]) {
+			due = append(due, entry.ID)
+		} else {
+			o.adoption.waits = append(o.adoption.waits, entry.ID)
+		}
 	}
 	if len(due) == 0 {
 		return nil
 	}
-	if r.SPIRE.DryRun() {
-		o.planned = spire.Plan{Delete: due}
-		return nil
-	}
 	log.FromContext(ctx).Info("entries of somebody else's go, as the object says: its own have their place", "entries", due)
 	return r.SPIRE.DeleteForeign(ctx, due)
+}
+
+// foresee shows, in a dry run, which entries of somebody else's would be in the way of those that it would write, and which
+// ones would go in the end since the object adopts them.
+func (r *ServiceIdentityReconciler) foresee(ctx context.Context, object *meshv1alpha1.ServiceIdentity, identity mesh.Identity, o *outcome) error {
+	write := slices.Concat(o.planned.Create, o.planned.Update)
+	if len(o.want) == 0 || len(o.unknown) > 0 || !o.state.Answers() ||
+		object.Annotations[meshv1alpha1.AnnotationAdoptEntries] == "" && len(write) == 0 {
+		return nil
+	}
+	theirs, err := r.SPIRE.Foreign(ctx, o.want[0].SPIFFEID)
+	if err != nil {
+		return err
+	}
+	held := r.SPIRE.Of(identityOwner(mesh.KeyOf(object)))
+	for _, entry := range write {
+		if slices.ContainsFunc(held, func(h spire.Held) bool { return h.ID == entry.ID && h.Similar(entry) }) {
+			continue // SPIRE takes it: what an entry is about does not change
+		}
+		for _, other := range theirs {
+			if other.Similar(entry) && !adopted(object, other.ID) {
+				o.adoption.inTheWay = append(o.adoption.inTheWay, spireclient.Result{ID: entry.ID, Conflict: &other})
+			}
+		}
+	}
+	if len(o.adoption.inTheWay) > 0 {
+		o.lingers = sooner(o.lingers, r.RetryInterval) // by then it may be gone
+	}
+	ready, err := r.covered(ctx, object, identity, theirs, o)
+	if err != nil || len(ready) == 0 {
+		return err
+	}
+	ids := make([]string, len(ready))
+	for i := range ready {
+		ids[i] = ready[i].ID
+	}
+	o.planned.Delete = slices.Concat(o.planned.Delete, ids)
+	return r.SPIRE.DeleteForeign(ctx, ids)
+}
+
+// covered are, of the entries of somebody else's with the identity's SPIFFE ID, those that the object tells to adopt and that
+// may go since its own have their place. Of the others that it tells to adopt the outcome says why they stay.
+func (r *ServiceIdentityReconciler) covered(ctx context.Context, object *meshv1alpha1.ServiceIdentity, identity mesh.Identity, theirs []spire.Held, o *outcome) (ready []spire.Held, err error) {
+	theirs = slices.DeleteFunc(theirs, func(entry spire.Held) bool { return !adopted(object, entry.ID) })
+	if len(theirs) == 0 {
+		return nil, nil
+	}
+	pods, err := r.podsOf(ctx, identity)
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range theirs {
+		if why := spire.Uncovered(r.Cluster, o.want, entry.Entry, pods); why != "" {
+			o.adoption.stays = append(o.adoption.stays, entry.ID+" ("+why+")")
+		} else {
+			ready = append(ready, entry)
+		}
+	}
+	if len(o.adoption.stays) > 0 {
+		o.lingers = sooner(o.lingers, r.RetryInterval)
+	}
+	return ready, nil
+}
+
+// stint names what a grace time is counted for: an entry of somebody else's, and ours in its place as they are now. Where one
+// of these is new, or was made or written anew, it is another stint, of which nothing is over: no agent may have it yet.
+func stint(theirs spire.Held, ours []spire.Held) string {
+	name := theirs.ID
+	for _, held := range ours {
+		name += fmt.Sprintf(" %s@%d.%d", held.ID, held.CreatedAt, held.Revision)
+	}
+	return name
 }
 
 // podsOf has the UID of every pod, with whether the identity selects it.
@@ -144,4 +214,16 @@ func (a adoption) words() string {
 		parts = append(parts, "these entries of somebody else's are not adopted: "+names(a.stays))
 	}
 	return strings.Join(parts, "; ")
+}
+
+// foreseen says, for the status of a dry run, what SPIRE would refuse, and what becomes of the entries to adopt.
+func (a adoption) foreseen() (text string) {
+	if len(a.inTheWay) > 0 {
+		_, why := refusal(a.inTheWay)
+		text = "; but " + why
+	}
+	if words := a.words(); words != "" {
+		text += "; " + words
+	}
+	return text
 }

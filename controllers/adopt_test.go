@@ -1,6 +1,8 @@
 package controllers_test
 
 import (
+	"time"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
@@ -79,6 +81,100 @@ var _ = Describe("adopting entries of somebody else's", func() {
 		Expect(r.entries()).To(And(HaveLen(4), HaveKey("of-another-pod"), HaveKey("wider"), HaveKey(entryID(object, on)), HaveKey(aliasID(on))))
 	})
 
+	It("leaves those of other clusters and of machines alone, that of a pod that it cannot know, too, and says so", func() {
+		elsewhere := map[string][]string{
+			"pod-of-another-cluster": {"/spire/agent/k8s_psat/other/some-node", "pod-uid:00000000-0000-0000-0000-000000000000"},
+			"by-hand-in-another":     {"/spire/agent/k8s_psat/other/some-node", "ns:" + ns.Name, "sa:pay"},
+			"similar-name":           {"/spire/agent/k8s_psat/main-2/some-node", "ns:" + ns.Name, "sa:pay"},
+			"machine":                {"/spire/agent/join_token/some-token", "ns:" + ns.Name, "sa:pay"},
+			"alias-of-its-own":       {"/all-agents", "ns:" + ns.Name, "sa:pay"},
+		}
+		for id, of := range elsewhere {
+			made(id, of[0], of[1:]...)
+		}
+		made("in-this-cluster", agent, "ns:"+ns.Name, "sa:pay")
+		r.reconcile(key)
+		adopt("*")
+		r.reconcile(key)
+		Expect(r.message(key, "Registered")).To(And(
+			ContainSubstring("go when the grace time is over: in-this-cluster; "),
+			ContainSubstring("machine (it is not below an agent or a node of cluster main, but below spiffe://jia.app/spire/agent/join_token/some-token)")))
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).NotTo(HaveKey("in-this-cluster"))
+		for id := range elsewhere {
+			Expect(r.entries()).To(HaveKey(id))
+		}
+		Expect(r.condition(key, "Registered")).To(Equal("True Adopting"))
+	})
+
+	It("leaves those alone whose workloads would lose a name, a partner or a hint, until the identity has it", func() {
+		r.spire.SetBundle(GinkgoT(), "bank.example")
+		Eventually(r.registry.Bundles).Should(ContainElement("bank.example"))
+		r.createByHand(&spiretypes.Entry{
+			Id: "with-more", SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: pathOf(object)},
+			ParentId:  &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: agent},
+			Selectors: []*spiretypes.Selector{{Type: "k8s", Value: "pod-uid:" + string(workload.UID)}},
+			DnsNames:  []string{"pay.example"}, FederatesWith: []string{"bank.example"}, Hint: "internal",
+		})
+		r.reconcile(key)
+		adopt("*")
+		for _, step := range []struct {
+			stays  string
+			change func(spec *meshv1alpha1.ServiceIdentitySpec)
+		}{
+			{"with-more (it has dnsNames that this identity lacks: pay.example)", func(spec *meshv1alpha1.ServiceIdentitySpec) { spec.DNSNames = []meshv1alpha1.DNSName{"pay.example"} }},
+			{"with-more (it has federatesWith that this identity lacks: bank.example)", func(spec *meshv1alpha1.ServiceIdentitySpec) {
+				spec.FederatesWith = []meshv1alpha1.TrustDomain{"bank.example"}
+			}},
+			{"with-more (it has another hint: internal)", func(spec *meshv1alpha1.ServiceIdentitySpec) { spec.Hint = "internal" }},
+		} {
+			r.reconcile(key)
+			r.clock.Step(grace)
+			r.reconcile(key)
+			Expect(r.message(key, "Registered")).To(ContainSubstring(step.stays))
+			Expect(r.entries()).To(HaveKey("with-more"))
+			object = r.identity(key)
+			step.change(&object.Spec)
+			Expect(live.Update(r.ctx, object)).To(Succeed())
+			r.settle(object)
+		}
+		r.reconcile(key)
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).NotTo(HaveKey("with-more"))
+	})
+
+	It("lets one go the grace time after the entry that takes its place was made, however long others have been there", func() {
+		second := node()
+		made("everywhere", "/paymesh/main/nodes", "ns:"+ns.Name, "sa:pay")
+		made("on-the-second", "/spire/agent/k8s_psat/main/"+string(second.UID), "ns:"+ns.Name, "sa:pay")
+		made("on-the-first", "/spire/agent/k8s_psat/main/"+string(on.UID), "ns:"+ns.Name, "sa:pay")
+		r.reconcile(key)
+		adopt("*")
+		r.reconcile(key)
+		r.clock.Step(grace)
+		By("the reconcile that makes the entry of a new node")
+		r.reconcile(key, second, pod(ns, "pay", second.Name))
+		Expect(r.entries()).To(And(HaveKey(entryID(object, second)), HaveKey("everywhere"), HaveKey("on-the-second"), Not(HaveKey("on-the-first"))))
+		r.clock.Step(grace - time.Second)
+		By("one that makes an entry anew which somebody deleted")
+		first := r.entries()[entryID(object, second)].GetCreatedAt()
+		Eventually(func() int64 { return time.Now().Unix() }).Should(BeNumerically(">", first)) // SPIRE counts in seconds
+		_, err := r.spire.Entries.BatchDeleteEntry(r.ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{entryID(object, second)}})
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func() map[string]*spiretypes.Entry {
+			r.reconcile(key)
+			return r.entries()
+		}).Should(HaveKey(entryID(object, second)))
+		r.clock.Step(time.Second)
+		r.reconcile(key)
+		Expect(r.entries()).To(And(HaveKey("everywhere"), HaveKey("on-the-second")))
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).To(And(HaveLen(4), HaveKey(entryID(object, on)), HaveKey(entryID(object, second))))
+	})
+
 	It("deletes only what the word names, and nothing while its own are not there", func() {
 		made("named", agent, "ns:"+ns.Name, "sa:pay")
 		made("not-named", agent+"-2", "ns:"+ns.Name, "sa:pay")
@@ -111,6 +207,21 @@ var _ = Describe("adopting entries of somebody else's", func() {
 		r.clock.Step(grace)
 		Expect(r.reconcile(key).RequeueAfter).To(BeZero())
 		Expect(r.entries()).NotTo(HaveKey("in-the-way"))
+		r.reconcile(key)
+		Expect(r.condition(key, "Registered")).To(Equal("True Registered"))
+	})
+
+	It("does not advise to adopt what an object of this cluster has left behind, which no word makes go, and follows when that is deleted", func() {
+		left := "pm1.main." + ns.Name + ".old." + string(on.UID)
+		made(left, "/paymesh/main/node/"+string(on.UID), "ns:"+ns.Name, "sa:pay")
+		r.reconcile(key)
+		adopt("*")
+		Expect(r.reconcile(key).RequeueAfter).To(And(BeNumerically(">", 0), BeNumerically("<=", retry)))
+		Expect(r.condition(key, "Registered")).To(Equal("False Conflict"))
+		Expect(r.message(key, "Registered")).To(And(ContainSubstring("spire-server entry delete -entryID "+left), Not(ContainSubstring("adopt"))))
+		_, err := r.spire.Entries.BatchDeleteEntry(r.ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{left}})
+		Expect(err).NotTo(HaveOccurred())
+		r.clock.Step(retry)
 		r.reconcile(key)
 		Expect(r.condition(key, "Registered")).To(Equal("True Registered"))
 	})
@@ -148,6 +259,9 @@ var _ = Describe("adopting entries of somebody else's", func() {
 		Expect(r.message(key, "Registered")).To(HaveSuffix("it would delete by-hand"))
 		Expect(r.entries()).To(HaveKey("by-hand"))
 		r.restartWith(registry.Options{})
+		r.reconcile(key) // whose grace time begins
+		Expect(r.entries()).To(HaveKey("by-hand"))
+		r.clock.Step(grace)
 		r.reconcile(key)
 		Expect(r.entries()).To(And(HaveKey("pm1.other.payments.pay.1"), Not(HaveKey("by-hand"))))
 	})

@@ -67,6 +67,8 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, meshv1alpha1.ReasonDryRun, planned(o.planned)
 		if accepted && len(o.missing) == 0 && len(o.unknown) == 0 {
 			condition.Status = metav1.ConditionTrue
+		} else {
+			condition.Message += o.adoption.foreseen()
 		}
 	case !accepted && len(o.braked) > 0:
 		condition.Status, condition.Reason = metav1.ConditionFalse, meshv1alpha1.ReasonDeletionsHeld
@@ -113,7 +115,9 @@ func awaySince(object *meshv1alpha1.ServiceIdentity, o outcome) time.Time {
 func qualify(registered *metav1.Condition, o outcome) {
 	reason := registered.Reason
 	if words := o.adoption.words(); words != "" {
-		reason = meshv1alpha1.ReasonAdopting
+		if o.planned.Empty() { // else it is what a dry run says beside
+			reason = meshv1alpha1.ReasonAdopting
+		}
 		registered.Message += "; " + words
 	}
 	if len(o.unnamed) > 0 {
@@ -193,12 +197,24 @@ func refusal(failed []spireclient.Result) (reason, message string) {
 	for _, result := range failed {
 		if other := result.Conflict; other != nil {
 			return meshv1alpha1.ReasonConflict, fmt.Sprintf(
-				"SPIRE holds entry %s, which is not this object's, with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be created: delete that entry, or adopt it with the annotation mesh.jia.app/adopt-entries, and this one follows automatically",
-				other.ID, other.ParentID, other.SPIFFEID, strings.Join(other.Selectors, " "), result.ID)
+				"SPIRE holds entry %s, which is not this object's, with the same parent, SPIFFE ID and selectors (%s, %s, %s), so %s cannot be created: %s, and this one follows automatically",
+				other.ID, other.ParentID, other.SPIFFEID, strings.Join(other.Selectors, " "), result.ID, remedy(other))
 		}
 	}
 	first := failed[0]
 	return meshv1alpha1.ReasonRejected, fmt.Sprintf("the SPIRE server refused %d of the entries; of %s it says %s: %s", len(failed), first.ID, first.Code, first.Message)
+}
+
+// remedy says what to do about an entry in the way. No object adopts one of paymesh's, or one that is an alias itself.
+func remedy(other *spire.Held) string {
+	byHand := "delete that entry (spire-server entry delete -entryID " + other.ID + ")"
+	switch {
+	case !spire.Foreign(other.ID):
+		return "a ServiceIdentity that is still there and has left it removes it after the grace time; else " + byHand
+	case strings.HasSuffix(other.ParentID, "/spire/server"):
+		return byHand
+	}
+	return byHand + ", or adopt it with the annotation " + meshv1alpha1.AnnotationAdoptEntries
 }
 
 // reporter tells of an object's status.

@@ -131,6 +131,19 @@ func TestARefusalNamesTheForeignEntryBeforeAnythingElse(t *testing.T) {
 	if reason != meshv1alpha1.ReasonConflict || !strings.Contains(message, "somebody-elses") || !strings.Contains(message, "k8s:ns:a k8s:sa:b") {
 		t.Errorf("%s: %s", reason, message)
 	}
+	if !strings.Contains(message, "adopt it with the annotation") {
+		t.Errorf("what to do is missing: %s", message)
+	}
+	for name, other := range map[string]spire.Entry{
+		"left by another object":             {ID: "pm1.main.a.old.2", ParentID: "spiffe://jia.app/node"},
+		"of another cluster's paymesh":       {ID: "pm1.other.a.b.2", ParentID: "spiffe://jia.app/node"},
+		"an alias, which no object can name": {ID: "somebody-elses", ParentID: "spiffe://jia.app/spire/server"},
+	} {
+		conflict.Conflict = &spire.Held{Entry: other}
+		if _, message := refusal([]client.Result{conflict}); strings.Contains(message, "adopt") || !strings.Contains(message, "spire-server entry delete -entryID "+other.ID) {
+			t.Errorf("%s: adopting it never works: %s", name, message)
+		}
+	}
 	reason, message = refusal([]client.Result{rejected})
 	if reason != meshv1alpha1.ReasonRejected || !strings.Contains(message, "invalid DNS name") || !strings.Contains(message, rejected.ID) {
 		t.Errorf("%s: %s", reason, message)

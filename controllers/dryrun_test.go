@@ -3,11 +3,14 @@ package controllers_test
 import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	spiretypes "github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/test/lab"
 )
 
 var _ = Describe("a dry run", func() {
@@ -51,6 +54,53 @@ var _ = Describe("a dry run", func() {
 		r.reconcile(key)
 		Expect(live.Get(r.ctx, key, object)).NotTo(Succeed())
 		Expect(r.entries()).NotTo(HaveKey(entryID(object, first)))
+	})
+
+	It("shows of a migration what is in the way, what would be adopted and what would stay, and why", func() {
+		r := newRig()
+		ns, on := namespace(""), node()
+		object, workload := identity(ns, "pay"), pod(ns, "pay", on.Name)
+		key := mesh.KeyOf(object)
+		theirs := func(id, parent string, selectors ...string) {
+			entry := &spiretypes.Entry{
+				Id: id, SpiffeId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: pathOf(object)},
+				ParentId: &spiretypes.SPIFFEID{TrustDomain: lab.TrustDomain, Path: parent},
+			}
+			for _, value := range selectors {
+				entry.Selectors = append(entry.Selectors, &spiretypes.Selector{Type: "k8s", Value: value})
+			}
+			r.createByHand(entry)
+		}
+		theirs("in-the-way", "/paymesh/main/node/"+string(on.UID), "ns:"+ns.Name, "sa:pay")
+		theirs("scm.of-the-pod", "/spire/agent/k8s_psat/main/"+string(on.UID), "pod-uid:"+string(workload.UID))
+		theirs("scm.of-another-cluster", "/spire/agent/k8s_psat/other/some-node", "ns:"+ns.Name, "sa:pay")
+		r.restartWith(registry.Options{DryRun: true})
+		would := "it would create " + aliasID(on) + ", " + entryID(object, on)
+
+		By("without a word")
+		Expect(r.reconcile(key, ns, on, workload, object).RequeueAfter).To(Equal(retry))
+		Expect(r.condition(key, "Registered")).To(Equal("False DryRun"))
+		Expect(r.message(key, "Registered")).To(And(
+			ContainSubstring(would+"; but SPIRE holds entry in-the-way, "), ContainSubstring("adopt it with the annotation mesh.jia.app/adopt-entries"),
+			Not(ContainSubstring("scm."))))
+		By("with one")
+		object = r.identity(key)
+		object.Annotations = map[string]string{meshv1alpha1.AnnotationAdoptEntries: "*"}
+		Expect(live.Update(r.ctx, object)).To(Succeed())
+		Expect(r.reconcile(key, object).RequeueAfter).To(Equal(retry))
+		Expect(r.condition(key, "Registered")).To(Equal("False DryRun"))
+		Expect(r.message(key, "Registered")).To(And(
+			ContainSubstring(would+"; delete "), MatchRegexp("delete (in-the-way, scm.of-the-pod|scm.of-the-pod, in-the-way); "),
+			ContainSubstring("not adopted: scm.of-another-cluster (it is not below an agent or a node of cluster main"),
+			Not(ContainSubstring("but SPIRE holds"))))
+		Expect(r.entries()).To(HaveLen(3))
+
+		By("and without the dry run it comes so")
+		r.restartWith(registry.Options{})
+		r.reconcile(key)
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).To(And(HaveLen(3), HaveKey("scm.of-another-cluster"), HaveKey(aliasID(on)), HaveKey(entryID(object, on))))
 	})
 
 	It("shows that entries which nobody needs would go", func() {

@@ -1,8 +1,11 @@
 package spire
 
 import (
+	"path"
 	"slices"
 	"strings"
+
+	"github.com/jia-app/paymesh/internal/mesh"
 )
 
 // podUID is the selector by which spire-controller-manager's entries are for one pod.
@@ -12,9 +15,10 @@ const podUID = "k8s:pod-uid:"
 func Foreign(id string) bool { return !strings.HasPrefix(id, idPrefix+".") }
 
 // Uncovered says why an entry of somebody else's must stay though ours have its SPIFFE ID: there may be workloads that have
-// the ID by it and not by ours. It is empty where there are none. pods has the UID of every pod that there is, with whether
-// the identity of ours selects it; a pod that is gone needs no entry.
-func Uncovered(ours []Entry, theirs Entry, pods map[string]bool) string {
+// the ID by it and not by ours. It is empty where there are none. pods has the UID of every pod of the cluster, with whether
+// the identity of ours selects it; a pod that is gone needs no entry. Of pods elsewhere nothing is known here: what is not
+// below an agent or an alias of the cluster may be for those.
+func Uncovered(cluster mesh.ClusterID, ours []Entry, theirs Entry, pods map[string]bool) string {
 	switch {
 	case len(ours) == 0:
 		return "no entry of this identity is registered yet"
@@ -22,13 +26,15 @@ func Uncovered(ours []Entry, theirs Entry, pods map[string]bool) string {
 		return "its SPIFFE ID is another one"
 	case theirs.Admin || theirs.Downstream || theirs.StoreSVID:
 		return "it gives more than the SPIFFE ID: admin, downstream or storeSVID"
+	case !within(cluster, theirs.ParentID):
+		return "it is not below an agent or a node of cluster " + cluster.Name + ", but below " + theirs.ParentID
 	}
 	for _, selector := range theirs.Selectors {
 		if uid, ok := strings.CutPrefix(selector, podUID); ok {
 			if selected, there := pods[uid]; there && !selected {
 				return "it is for a pod that this identity does not select: " + uid
 			}
-			return ""
+			return more(ours[0], theirs)
 		}
 	}
 	for _, selector := range ours[0].Selectors {
@@ -36,7 +42,44 @@ func Uncovered(ours []Entry, theirs Entry, pods map[string]bool) string {
 			return "it is for workloads without " + selector + ", too"
 		}
 	}
+	return more(ours[0], theirs)
+}
+
+// more says what workloads have by theirs that they would not have by ours: a name that a peer may dial, a bundle by which
+// they know a partner, or the hint by which they find the SVID.
+func more(ours, theirs Entry) string {
+	lacking := func(theirs, ours []string) string {
+		return strings.Join(slices.DeleteFunc(slices.Clone(theirs), func(name string) bool { return slices.Contains(ours, name) }), " ")
+	}
+	if names := lacking(theirs.DNSNames, ours.DNSNames); names != "" {
+		return "it has dnsNames that this identity lacks: " + names
+	}
+	if partners := lacking(theirs.FederatesWith, ours.FederatesWith); partners != "" {
+		return "it has federatesWith that this identity lacks: " + partners
+	}
+	if theirs.Hint != "" && theirs.Hint != ours.Hint {
+		return "it has another hint: " + theirs.Hint
+	}
 	return ""
+}
+
+// InPlaceOf are those of our entries by which the workloads of theirs have the SPIFFE ID: those for its node, or for all
+// nodes; all of them where theirs is for all nodes. The last part of the ID of a k8s_psat agent, and of an alias of ours, is
+// the UID of the node.
+func InPlaceOf(cluster mesh.ClusterID, ours []Held, theirs Entry) []Held {
+	everywhere, node := cluster.ClusterAlias().String(), path.Base(theirs.ParentID)
+	return slices.DeleteFunc(slices.Clone(ours), func(held Held) bool {
+		return theirs.ParentID != everywhere && held.ParentID != everywhere && path.Base(held.ParentID) != node
+	})
+}
+
+// within reports whether all workloads below a parent run in the cluster: it is an agent that was attested as one of the
+// cluster's, or one of the aliases that stand for those.
+func within(cluster mesh.ClusterID, parent string) bool {
+	trustDomain := cluster.TrustDomain.IDString()
+	return parent == cluster.ClusterAlias().String() ||
+		strings.HasPrefix(parent, trustDomain+"/paymesh/"+cluster.Name+"/node/") ||
+		strings.HasPrefix(parent, trustDomain+"/spire/agent/k8s_psat/"+cluster.Name+"/")
 }
 
 // Beside renders entries like these that match no workload: SPIRE makes no second entry with the same parent, SPIFFE ID and

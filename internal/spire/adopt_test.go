@@ -1,18 +1,31 @@
 package spire_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
 )
 
 func TestAnEntryIsCoveredWhereWhoeverItIsForHasTheIDByOurs(t *testing.T) {
+	cluster, err := mesh.NewClusterID("jia.app", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
 	ours := []spire.Entry{{SPIFFEID: "spiffe://jia.app/pay", Selectors: []string{"k8s:ns:a", "k8s:pod-label:app:pay", "k8s:sa:pay"}}}
 	pods := map[string]bool{"mine": true, "another": false}
 	theirs := func(selectors ...string) spire.Entry {
-		return spire.Entry{SPIFFEID: "spiffe://jia.app/pay", Selectors: selectors}
+		return spire.Entry{SPIFFEID: "spiffe://jia.app/pay", ParentID: "spiffe://jia.app/spire/agent/k8s_psat/main/a-node", Selectors: selectors}
 	}
+	under := func(parent string, selectors ...string) spire.Entry {
+		e := theirs(selectors...)
+		e.ParentID = "spiffe://jia.app" + parent
+		return e
+	}
+	sameSelectors := ours[0].Selectors
+	ours[0].DNSNames, ours[0].FederatesWith, ours[0].Hint = []string{"pay.example", "pay"}, []string{"bank.example", "shop.example"}, "internal"
 	with := func(change func(e *spire.Entry)) spire.Entry {
 		e := theirs("k8s:pod-uid:mine")
 		change(&e)
@@ -36,11 +49,55 @@ func TestAnEntryIsCoveredWhereWhoeverItIsForHasTheIDByOurs(t *testing.T) {
 		"an administrator":                {ours, with(func(e *spire.Entry) { e.Admin = true }), "more than the SPIFFE ID"},
 		"a nested server":                 {ours, with(func(e *spire.Entry) { e.Downstream = true }), "more than the SPIFFE ID"},
 		"an SVID that the agent may keep": {ours, with(func(e *spire.Entry) { e.StoreSVID = true }), "more than the SPIFFE ID"},
+		"names and partners of ours": {ours, with(func(e *spire.Entry) {
+			e.DNSNames, e.FederatesWith, e.Hint = []string{"pay", "pay.example"}, []string{"shop.example"}, "internal"
+		}), ""},
+		"a name that ours lack":          {ours, with(func(e *spire.Entry) { e.DNSNames = []string{"pay", "old-pay"} }), "dnsNames that this identity lacks: old-pay"},
+		"a partner that ours lack":       {ours, with(func(e *spire.Entry) { e.FederatesWith = []string{"old.example", "bank.example"} }), "federatesWith that this identity lacks: old.example"},
+		"another hint":                   {ours, with(func(e *spire.Entry) { e.Hint = "default" }), "another hint: default"},
+		"under a node's alias":           {ours, under("/paymesh/main/node/a-node", sameSelectors...), ""},
+		"under the cluster's alias":      {ours, under("/paymesh/main/nodes", sameSelectors...), ""},
+		"another cluster's agent":        {ours, under("/spire/agent/k8s_psat/other/a-node", sameSelectors...), "not below an agent or a node of cluster main"},
+		"a pod of another cluster":       {ours, under("/spire/agent/k8s_psat/other/a-node", "k8s:pod-uid:gone"), "not below an agent or a node of cluster main"},
+		"a cluster whose name starts so": {ours, under("/spire/agent/k8s_psat/main-2/a-node", sameSelectors...), "k8s_psat/main-2/a-node"},
+		"another cluster's node alias":   {ours, under("/paymesh/main-2/node/a-node", sameSelectors...), "not below"},
+		"below a machine's agent":        {ours, under("/spire/agent/join_token/abc", sameSelectors...), "not below"},
+		"below an alias of their own":    {ours, under("/all-agents", "k8s:pod-uid:mine"), "not below"},
+		"below the server":               {ours, under("/spire/server", sameSelectors...), "not below"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := spire.Uncovered(c.ours, c.theirs, pods)
+			got := spire.Uncovered(cluster, c.ours, c.theirs, pods)
 			if (got == "") != (c.why == "") || !strings.Contains(got, c.why) {
 				t.Errorf("got %q, want %q", got, c.why)
+			}
+		})
+	}
+}
+
+func TestTheEntriesInPlaceOfAnotherAreThoseOnItsNode(t *testing.T) {
+	cluster, err := mesh.NewClusterID("jia.app", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := func(id, parent string) spire.Held {
+		return spire.Held{Entry: spire.Entry{ID: id, ParentID: "spiffe://jia.app" + parent}, CreatedAt: 1, Revision: 2}
+	}
+	one, two := held("one", "/paymesh/main/node/uid-1"), held("two", "/paymesh/main/node/uid-2")
+	all := held("all", "/paymesh/main/nodes")
+	for name, c := range map[string]struct {
+		ours   []spire.Held
+		parent string
+		want   []spire.Held
+	}{
+		"below the node's agent":          {[]spire.Held{one, two}, "/spire/agent/k8s_psat/main/uid-2", []spire.Held{two}},
+		"below the node's alias":          {[]spire.Held{one, two}, "/paymesh/main/node/uid-1", []spire.Held{one}},
+		"below a node without one":        {[]spire.Held{one, two}, "/spire/agent/k8s_psat/main/uid-3", nil},
+		"below the cluster's alias":       {[]spire.Held{one, two}, "/paymesh/main/nodes", []spire.Held{one, two}},
+		"one for the cluster, any parent": {[]spire.Held{all}, "/spire/agent/k8s_psat/main/uid-1", []spire.Held{all}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := spire.InPlaceOf(cluster, c.ours, held("theirs", c.parent).Entry); !slices.EqualFunc(got, c.want, func(x, y spire.Held) bool { return x.ID == y.ID }) {
+				t.Errorf("got %v, want %v", got, c.want)
 			}
 		})
 	}

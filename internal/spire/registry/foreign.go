@@ -30,6 +30,7 @@ func (r *Registry) Foreign(ctx context.Context, spiffeID string) ([]spire.Held, 
 }
 
 // DeleteForeign deletes entries that Foreign returned. It is for those only that somebody has said are to be adopted.
+// In a dry run it deletes nothing, and logs what it would.
 func (r *Registry) DeleteForeign(ctx context.Context, ids []string) error {
 	for _, id := range ids {
 		if !spire.Foreign(id) {
@@ -37,7 +38,8 @@ func (r *Registry) DeleteForeign(ctx context.Context, ids []string) error {
 		}
 	}
 	if r.options.DryRun {
-		return errors.New("a dry run deletes nothing")
+		r.logPlan(spire.Plan{Delete: ids})
+		return nil
 	}
 	results, err := r.api.Apply(ctx, spire.Plan{Delete: ids})
 	for _, result := range results {

@@ -553,6 +553,10 @@ func TestEntriesOfSomebodyElsesAreReadBySPIFFEIDAndOurOwnAreNeverAmongThem(t *te
 		if err := r.DeleteForeign(t.Context(), []string{"one", "pm1.main-2.ns.a.1"}); err == nil || f.find("one") == nil {
 			t.Errorf("an entry of another cluster's would go: %v", err)
 		}
+		dry, _ := start(t, f, registry.Options{DryRun: true})
+		if err := dry.DeleteForeign(t.Context(), []string{"one"}); err != nil || f.find("one") == nil {
+			t.Errorf("a dry run only tells: %v", err)
+		}
 		if err := r.DeleteForeign(t.Context(), []string{"one"}); err != nil || f.find("one") != nil || f.find("two") == nil {
 			t.Error(err)
 		}
