@@ -29,10 +29,15 @@ const (
 )
 
 // setAccepted says whether the model took the identity up, and if not, why.
-func setAccepted(object *meshv1alpha1.ServiceIdentity, problems []mesh.Problem) {
+func setAccepted(object *meshv1alpha1.ServiceIdentity, identity mesh.Identity, problems []mesh.Problem) {
 	condition := metav1.Condition{
 		Type: meshv1alpha1.ConditionAccepted, Status: metav1.ConditionTrue,
 		Reason: meshv1alpha1.ReasonAccepted, Message: "the SPIFFE ID is granted to the namespace, and nobody else has it",
+	}
+	if identity.UnreadGrant != "" {
+		condition.Reason = meshv1alpha1.ReasonGrantInvalid
+		condition.Message = "the SPIFFE ID was granted to the namespace and stays so for now, but of the annotation " +
+			meshv1alpha1.AnnotationSPIFFEPathPrefixes + " of Namespace " + object.Namespace + " " + identity.UnreadGrant
 	}
 	for _, problem := range problems {
 		if problem.Kind != mesh.KindServiceIdentity || problem.Object != mesh.KeyOf(object) {
@@ -241,7 +246,7 @@ func worrying(condition metav1.Condition) bool {
 	switch condition.Reason {
 	case meshv1alpha1.ReasonProgressing, meshv1alpha1.ReasonPending, meshv1alpha1.ReasonTerminating:
 		return false
-	case meshv1alpha1.ReasonSPIREUnavailable, meshv1alpha1.ReasonDeletionsHeld, meshv1alpha1.ReasonFederationDegraded:
+	case meshv1alpha1.ReasonSPIREUnavailable, meshv1alpha1.ReasonDeletionsHeld, meshv1alpha1.ReasonFederationDegraded, meshv1alpha1.ReasonGrantInvalid:
 		return true
 	}
 	return condition.Status == metav1.ConditionFalse

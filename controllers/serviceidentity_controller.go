@@ -100,7 +100,7 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 		object.Status.Entries = outcome.count()
 	}
 	object.Status.OutageBudget = r.outageBudget(object).String()
-	setAccepted(object, problems)
+	setAccepted(object, identity, problems)
 	setRegistered(object, accepted, outcome)
 	object.Status.WaitingPods = waitingPods(object, objects.Pods, outcome)
 	r.Census.count(identityOwner(req.NamespacedName), outcome)

@@ -110,6 +110,7 @@ type builder struct {
 	service    map[types.NamespacedName]*service
 	gateways   []*gateway
 	gateway    map[types.NamespacedName]*gateway
+	grants     map[string]grant // by namespace
 	mesh       Mesh
 	problems   []Problem
 }
@@ -122,6 +123,7 @@ func newBuilder(objects Objects) *builder {
 		configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
 		service:    map[types.NamespacedName]*service{},
 		gateway:    map[types.NamespacedName]*gateway{},
+		grants:     map[string]grant{},
 	}
 	for i := range objects.Identities {
 		b.identities[keyOf(&objects.Identities[i])] = &objects.Identities[i]
@@ -147,9 +149,8 @@ func (b *builder) addNodes() {
 
 // claims groups, by path, the ServiceIdentities that may have it.
 func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
-	granted := map[string][]string{}
 	for _, namespace := range b.Namespaces {
-		granted[namespace.Name] = grants(namespace.Annotations[meshv1alpha1.AnnotationSPIFFEPathPrefixes])
+		b.grants[namespace.Name] = readGrant(namespace.Annotations[meshv1alpha1.AnnotationSPIFFEPathPrefixes])
 	}
 	claims := map[string][]*meshv1alpha1.ServiceIdentity{}
 	for i := range b.Identities {
@@ -157,7 +158,8 @@ func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
 		if !object.DeletionTimestamp.IsZero() && !b.Entries.Unknown && !slices.Contains(b.Entries.Of, KeyOf(object)) {
 			continue // it is going, and nothing of it is left that would have to go first
 		}
-		if problem := b.Cluster.judgePath(object, granted[object.Namespace]); problem != nil {
+		granted := b.grants[object.Namespace]
+		if problem := b.Cluster.judgePath(object, granted); problem != nil && !b.keeps(object, *problem, granted) {
 			b.problems = append(b.problems, *problem)
 			continue
 		}
@@ -165,6 +167,20 @@ func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
 		claims[path] = append(claims[path], object)
 	}
 	return claims
+}
+
+// keeps reports whether an identity keeps a path though nothing that can be read grants it: where a part of its namespace's
+// grant cannot be read, it is not known that somebody took it back. Nothing but the status tells an accepted identity from
+// one whose entries have not gone yet; where it does not say, there was no time since to take anything back.
+func (b *builder) keeps(object *meshv1alpha1.ServiceIdentity, problem Problem, granted grant) bool {
+	if problem.Reason != meshv1alpha1.ReasonPathNotGranted || len(granted.unread) == 0 {
+		return false
+	}
+	accepted := meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionAccepted)
+	if accepted == nil || accepted.Status == metav1.ConditionUnknown {
+		return slices.Contains(b.Entries.Of, KeyOf(object))
+	}
+	return accepted.Status == metav1.ConditionTrue
 }
 
 // settle gives the ID with a path to the one of its claimants that comes first, and tells the others.
@@ -209,6 +225,9 @@ func (b *builder) identity(path string, object *meshv1alpha1.ServiceIdentity) Id
 		X509SVIDTTL:        metav1.Duration{Duration: object.Spec.X509SVIDTTL.Duration()},
 		JWTSVIDTTL:         metav1.Duration{Duration: object.Spec.JWTSVIDTTL.Duration()},
 		Hint:               object.Spec.Hint,
+	}
+	if granted := b.grants[object.Namespace]; b.Cluster.judgePath(object, granted) != nil { // it keeps the path all the same
+		identity.UnreadGrant = granted.complaint() + ": for it to keep " + path + ", an administrator types: " + granted.command(object.Namespace, path)
 	}
 	for _, name := range object.Spec.DNSNames {
 		identity.DNSNames = append(identity.DNSNames, string(name))

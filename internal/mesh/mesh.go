@@ -39,6 +39,9 @@ type Identity struct {
 	// ServiceAccountName and PodLabels select the pods, in the namespace of Key.
 	ServiceAccountName string            `json:"serviceAccountName"`
 	PodLabels          map[string]string `json:"podLabels,omitempty"`
+	// UnreadGrant says which part of its namespace's grant cannot be read and what to type, where the identity was accepted
+	// before, and nothing that can be read grants its path.
+	UnreadGrant string `json:"unreadGrant,omitempty"`
 	// X509SVIDTTL and JWTSVIDTTL are zero where the SPIRE server's default holds.
 	X509SVIDTTL metav1.Duration `json:"x509SVIDTTL,omitzero"`
 	JWTSVIDTTL  metav1.Duration `json:"jwtSVIDTTL,omitzero"`
