@@ -30,6 +30,7 @@ type outcome struct {
 	// clusterWide is true where one entry is for all nodes; then nodes and unknown are empty.
 	clusterWide bool
 	unknown     []string // nodes that run the identity and that the API server does not show
+	again       []string // nodes that were deleted and registered again under pods of the identity
 	lingers     time.Duration
 	// unfederated are the trust domains that the identity wants to federate with, and of which SPIRE has no bundle.
 	unfederated []string
@@ -63,6 +64,9 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 	if len(identity.UnknownNodes) > 0 { // whether an entry is in surplus shows only when every node of its pods is known
 		surplus, plan.Delete = nil, nil
 	} else if accepted { // else it is so by somebody's word, such as a grant that was taken back: that is not put off
+		if outcome.again = identity.NodesRegisteredAgain; len(outcome.again) > 0 {
+			surplus = r.onNodes(ctx, surplus)
+		}
 		plan.Delete, outcome.lingers = r.Surplus.Due(owner, surplus)
 		r.makeBeforeBreak(&plan, want, &outcome)
 	}

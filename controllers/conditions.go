@@ -112,6 +112,9 @@ func qualify(registered *metav1.Condition, o outcome) {
 		reason = meshv1alpha1.ReasonAdopting
 		registered.Message += "; " + words
 	}
+	if len(o.again) > 0 {
+		registered.Message += "; these nodes were registered again under running pods, and the entries of the old ones stay: " + names(o.again)
+	}
 	if len(o.unnamed) > 0 {
 		registered.Message += "; more Services select its pods than a certificate has names of, and these are left out: " + names(o.unnamed)
 	}

@@ -117,7 +117,7 @@ func stripConfigMap(object any) (any, error) {
 	return object, nil
 }
 
-// stripPod keeps of a Pod only what decides who runs where and, of those of MeshServices and MeshGateways, what they wait for;
+// stripPod keeps of a Pod only what decides who runs where, and since when, and, of those of MeshServices and MeshGateways, what they wait for;
 // of a gateway's also where its listeners are, and which certificates it has of them.
 func stripPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
@@ -126,6 +126,11 @@ func stripPod(object any) (any, error) {
 	}
 	var owners []metav1.OwnerReference
 	status := corev1.PodStatus{Phase: pod.Status.Phase}
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodScheduled {
+			status.Conditions = []corev1.PodCondition{condition}
+		}
+	}
 	var certificates []corev1.Volume
 	if key, ours := memberOf(pod); ours {
 		owners = pod.OwnerReferences
@@ -139,7 +144,7 @@ func stripPod(object any) (any, error) {
 		TypeMeta: pod.TypeMeta,
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
-			Labels: pod.Labels, DeletionTimestamp: pod.DeletionTimestamp, OwnerReferences: owners,
+			Labels: pod.Labels, CreationTimestamp: pod.CreationTimestamp, DeletionTimestamp: pod.DeletionTimestamp, OwnerReferences: owners,
 		},
 		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName, ServiceAccountName: pod.Spec.ServiceAccountName, Volumes: certificates},
 		Status: status,
@@ -231,6 +236,17 @@ func (r *ServiceIdentityReconciler) observePods(ctx context.Context, object *mes
 		objects.Nodes = append(objects.Nodes, *node)
 	}
 	return nil
+}
+
+// onNodes are the entries whose node the API server shows. Those of a Node that was registered again stay: the agent there
+// has the UID of the old one until it attests again, and nothing tells which of those that are not shown that is.
+func (r *ServiceIdentityReconciler) onNodes(ctx context.Context, ids []string) []string {
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		nodes := &metav1.PartialObjectMetadataList{}
+		nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
+		err := r.Client.List(ctx, nodes, client.MatchingFields{byUID: spire.NodeOf(id)})
+		return err != nil || len(nodes.Items) == 0
+	})
 }
 
 // metadataOf is an empty object of a core kind of which only the metadata is read, watched and kept.

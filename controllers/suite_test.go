@@ -318,6 +318,14 @@ func node() *corev1.Node {
 	return object
 }
 
+// registerAgain makes a Node of the same name, in a later second than that in which a pod was bound to the first.
+func registerAgain(on *corev1.Node, bound *corev1.Pod) {
+	GinkgoHelper()
+	Eventually(func() bool { return time.Now().Truncate(time.Second).After(bound.CreationTimestamp.Time) }).Should(BeTrue())
+	*on = corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: on.Name}}
+	Expect(live.Create(context.Background(), on)).To(Succeed())
+}
+
 // pod makes a pod of a service account, bound to a node.
 func pod(namespace *corev1.Namespace, serviceAccount, nodeName string) *corev1.Pod {
 	GinkgoHelper()

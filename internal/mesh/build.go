@@ -103,7 +103,8 @@ func find[T any](sorted []T, key types.NamespacedName, keyOf func(T) types.Names
 
 type builder struct {
 	Objects
-	nodes      map[string]Node // by name
+	nodes      map[string]Node        // by name
+	registered map[string]metav1.Time // when each of nodes was, by name
 	identities map[types.NamespacedName]*meshv1alpha1.ServiceIdentity
 	configMaps map[types.NamespacedName]*corev1.ConfigMap
 	services   []*service // sorted by key, and by it
@@ -119,6 +120,7 @@ func newBuilder(objects Objects) *builder {
 	b := &builder{
 		Objects:    objects,
 		nodes:      map[string]Node{},
+		registered: map[string]metav1.Time{},
 		identities: map[types.NamespacedName]*meshv1alpha1.ServiceIdentity{},
 		configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
 		service:    map[types.NamespacedName]*service{},
@@ -141,7 +143,7 @@ func (b *builder) addNodes() {
 			continue // the API server makes UIDs of hexadecimal digits and hyphens; its pods count as on an unknown node
 		}
 		node := Node{Name: object.Name, UID: object.UID, Alias: alias}
-		b.nodes[node.Name] = node
+		b.nodes[node.Name], b.registered[node.Name] = node, object.CreationTimestamp
 		b.mesh.Nodes = append(b.mesh.Nodes, node)
 	}
 	slices.SortFunc(b.mesh.Nodes, compareNodes)
@@ -264,7 +266,7 @@ func (b *builder) federate(identity *Identity, with []meshv1alpha1.TrustDomain) 
 
 // place finds the nodes that run pods of the identity.
 func (b *builder) place(identity *Identity) {
-	nodes, unknown := map[types.UID]Node{}, sets.New[string]()
+	nodes, again, unknown := map[types.UID]Node{}, sets.New[string](), sets.New[string]()
 	for i := range b.Pods {
 		pod := &b.Pods[i]
 		if !identity.Selects(pod) || !occupies(pod) {
@@ -272,6 +274,9 @@ func (b *builder) place(identity *Identity) {
 		}
 		if node, ok := b.nodes[pod.Spec.NodeName]; ok {
 			nodes[node.UID] = node
+			if registered, bound := b.registered[node.Name], boundAt(pod); !bound.IsZero() && bound.Before(&registered) {
+				again.Insert(node.Name)
+			}
 		} else {
 			unknown.Insert(pod.Spec.NodeName)
 		}
@@ -280,7 +285,17 @@ func (b *builder) place(identity *Identity) {
 		identity.Nodes = append(identity.Nodes, node)
 	}
 	slices.SortFunc(identity.Nodes, compareNodes)
-	identity.UnknownNodes = sets.List(unknown)
+	identity.NodesRegisteredAgain, identity.UnknownNodes = sets.List(again), sets.List(unknown)
+}
+
+// boundAt is when a pod was bound to its node: when it was scheduled or, where no scheduler was asked, created.
+func boundAt(pod *corev1.Pod) metav1.Time {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionTrue {
+			return condition.LastTransitionTime
+		}
+	}
+	return pod.CreationTimestamp
 }
 
 // Selects reports whether the pod gets the identity, wherever it runs.

@@ -58,6 +58,9 @@ type Identity struct {
 	ClusterWide bool `json:"clusterWide,omitempty"`
 	// Nodes are the nodes that run pods of the identity, sorted by UID.
 	Nodes []Node `json:"nodes,omitempty"`
+	// NodesRegisteredAgain are the names of those of Nodes that are younger than the binding of a pod: the Node that the pod was
+	// bound to was deleted, and its agent has the UID of that one until it attests again.
+	NodesRegisteredAgain []string `json:"nodesRegisteredAgain,omitempty"`
 	// UnknownNodes are the names of nodes that run pods of the identity and that the API server does not show (yet).
 	// While there are any, it is not known which entries nobody needs any more.
 	UnknownNodes []string `json:"unknownNodes,omitempty"`
