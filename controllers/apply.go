@@ -70,9 +70,9 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 		plan.Delete, outcome.lingers = r.Surplus.Due(owner, surplus)
 		r.makeBeforeBreak(&plan, want, &outcome)
 	}
-	if outcome.state.Err == nil && r.SPIRE.DryRun() {
+	if outcome.state.Err == nil && r.SPIRE.DryRun() { // it deletes nothing that could be too much
 		outcome.planned = plan
-	} else if outcome.state.Err == nil { // a dry run deletes nothing that could be too much
+	} else if outcome.state.Err == nil && len(identity.UnknownNodes) == 0 { // else it is not known what the brake may forget
 		plan.Delete, outcome.braked = r.Brake.Pass(owner, surplus, plan.Delete)
 		outcome.release = r.Brake.Command()
 	}
