@@ -202,13 +202,26 @@ func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1a
 		objects.Namespaces = append(objects.Namespaces, *namespace)
 	}
 	if object.Spec.ServiceDNSNames {
-		services := &corev1.ServiceList{}
-		if err := r.Client.List(ctx, services, client.InNamespace(object.Namespace)); err != nil {
-			return objects, fmt.Errorf("list the Services of namespace %s: %w", object.Namespace, err)
+		if err := r.observeServices(ctx, object, &objects); err != nil {
+			return objects, err
 		}
-		objects.KubeServices, objects.ClusterDomain = services.Items, r.ClusterDomain
 	}
 	return objects, r.observePods(ctx, object, &objects)
+}
+
+// observeServices adds the Services of the identity's namespace, and those that SPIRE has it named after.
+func (r *ServiceIdentityReconciler) observeServices(ctx context.Context, object *meshv1alpha1.ServiceIdentity, objects *mesh.Objects) error {
+	services := &corev1.ServiceList{}
+	if err := r.Client.List(ctx, services, client.InNamespace(object.Namespace)); err != nil {
+		return fmt.Errorf("list the Services of namespace %s: %w", object.Namespace, err)
+	}
+	objects.KubeServices, objects.ClusterDomain = services.Items, r.ClusterDomain
+	for _, held := range r.SPIRE.Of(identityOwner(mesh.KeyOf(object))) {
+		for _, service := range mesh.NamedAfter(object, held.DNSNames) {
+			objects.NamedAfter = append(objects.NamedAfter, mesh.ServiceName{Identity: mesh.KeyOf(object), Service: service})
+		}
+	}
+	return nil
 }
 
 // observePods adds the pods of the identity's service account and the nodes that they are bound to. A node that the

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -46,6 +47,8 @@ type ServiceIdentityReconciler struct {
 	SPIRE         *registry.Registry
 	// Surplus keeps entries for a grace time after the last pod has left their node.
 	Surplus *Surplus
+	// Names keeps the names of Services for a grace time after the last pod that these select has gone.
+	Names *Surplus
 	// Adopting keeps the entries of somebody else's that an object adopts for the grace time, from when its own are there.
 	Adopting *Surplus
 	// Brake stops deletions when there are too many at a time.
@@ -87,9 +90,12 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	m, problems := mesh.Build(objects)
+	m, problems, lingers := r.build(req.NamespacedName, objects)
 	identity, accepted := m.Identity(req.NamespacedName)
 	outcome := r.apply(ctx, req.NamespacedName, identity, accepted, problems)
+	if outcome.lingers == 0 || lingers > 0 && lingers < outcome.lingers {
+		outcome.lingers = lingers
+	}
 	if err := r.adopt(ctx, object, identity, &outcome); err != nil && outcome.state.Err == nil {
 		outcome.state.Err = err
 	}
@@ -106,6 +112,19 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 	r.Census.count(identityOwner(req.NamespacedName), outcome)
 	setReady(&object.Status.Conditions, object.Generation, meshv1alpha1.ConditionAccepted, meshv1alpha1.ConditionRegistered)
 	return r.result(outcome), nil
+}
+
+// build makes the model. An identity keeps the names of a Service for the grace time after the last pod of it that this selects
+// has gone: one that restarts finds the entries as they were, and nobody's SVID is signed again.
+func (r *ServiceIdentityReconciler) build(key types.NamespacedName, objects mesh.Objects) (_ mesh.Mesh, _ []mesh.Problem, lingers time.Duration) {
+	m, problems := mesh.Build(objects)
+	identity, _ := m.Identity(key)
+	late, lingers := r.Names.Due(identityOwner(key), identity.LingeringServices)
+	if len(late) > 0 {
+		objects.NamedAfter = slices.DeleteFunc(objects.NamedAfter, func(named mesh.ServiceName) bool { return slices.Contains(late, named.Service) })
+		m, problems = mesh.Build(objects)
+	}
+	return m, problems, lingers
 }
 
 // result turns an outcome into when to look again: a refused entry after a while, a lingering one when its grace ends.
@@ -161,6 +180,7 @@ func (r *ServiceIdentityReconciler) gone(ctx context.Context, owner spire.Owner)
 // forget drops what is remembered of an identity that has no entries any more.
 func (r *ServiceIdentityReconciler) forget(owner spire.Owner) {
 	r.Surplus.Forget(owner)
+	r.Names.Forget(owner)
 	r.Adopting.Forget(owner)
 	r.Brake.Forget(owner)
 	r.Witness.Forget(owner)

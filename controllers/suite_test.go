@@ -109,6 +109,7 @@ func newRig() *rig {
 	r.identities = &controllers.ServiceIdentityReconciler{
 		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Brake: brake, Witness: witness,
 		Adopting: &controllers.Surplus{Grace: grace, Clock: r.clock},
+		Names:    &controllers.Surplus{Grace: grace, Clock: r.clock},
 		Census:   controllers.NewCensus(r.metrics, surplus), DefaultTTL: time.Hour, Events: r.events, RetryInterval: retry,
 	}
 	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness}

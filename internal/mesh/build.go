@@ -36,6 +36,8 @@ type Objects struct {
 	Bundles []string `json:"bundles,omitempty"`
 	// KubeServices are those of Kubernetes in the namespace of an identity that is to be named after them.
 	KubeServices []corev1.Service `json:"kubeServices,omitempty"`
+	// NamedAfter are Services that identities keep their names of for now, whether or not they select a pod still.
+	NamedAfter []ServiceName `json:"namedAfter,omitempty"`
 	// ClusterDomain is what the DNS names of Services end in: cluster.local. Empty, they are not written out.
 	ClusterDomain string `json:"clusterDomain,omitempty"`
 	// Services are the MeshServices asked for, those that they depend on, those that depend on them, those that expose at a
@@ -53,6 +55,12 @@ type Incumbents struct {
 	// Unknown is true as long as nobody has read what SPIRE holds: then no rivalry can be decided.
 	Unknown bool                   `json:"unknown,omitempty"`
 	Of      []types.NamespacedName `json:"of,omitempty"`
+}
+
+// ServiceName says that an identity is named after a Service.
+type ServiceName struct {
+	Identity types.NamespacedName `json:"identity"`
+	Service  string               `json:"service"`
 }
 
 // Build makes the Mesh of objects. What is wrong with a part becomes a Problem of the object that has to change; every
