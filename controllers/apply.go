@@ -30,6 +30,7 @@ type outcome struct {
 	// clusterWide is true where one entry is for all nodes; then nodes and unknown are empty.
 	clusterWide bool
 	unknown     []string // nodes that run the identity and that the API server does not show
+	again       []string // nodes that were deleted and registered again under pods of the identity
 	lingers     time.Duration
 	// retry is how long it is until the first of the failed writes may be tried again; zero where that is not known.
 	retry time.Duration
@@ -66,12 +67,15 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 	if len(identity.UnknownNodes) > 0 { // whether an entry is in surplus shows only when every node of its pods is known
 		surplus, plan.Delete = nil, nil
 	} else if accepted { // else it is so by somebody's word, such as a grant that was taken back: that is not put off
+		if outcome.again = identity.NodesRegisteredAgain; len(outcome.again) > 0 {
+			surplus = r.onNodes(ctx, surplus)
+		}
 		plan.Delete, outcome.lingers = r.Surplus.Due(owner, surplus)
 		r.makeBeforeBreak(&plan, want, &outcome)
 	}
-	if outcome.state.Err == nil && r.SPIRE.DryRun() {
+	if outcome.state.Err == nil && r.SPIRE.DryRun() { // it deletes nothing that could be too much
 		outcome.planned = plan
-	} else if outcome.state.Err == nil { // a dry run deletes nothing that could be too much
+	} else if outcome.state.Err == nil && len(identity.UnknownNodes) == 0 { // else it is not known what the brake may forget
 		plan.Delete, outcome.braked = r.Brake.Pass(owner, surplus, plan.Delete)
 		outcome.release = r.Brake.Command()
 	}

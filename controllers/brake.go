@@ -1,11 +1,13 @@
 package controllers
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/utils/clock"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
@@ -49,8 +51,9 @@ type Brake struct {
 	trips   prometheus.Counter
 
 	mu sync.Mutex
-	// gone are the deletions of the last minute, in their order.
-	gone []time.Time
+	// gone are the entries that were let go within the last minute, and when, the last time: one that SPIRE has not deleted
+	// yet, or did not, is in surplus still and comes here again.
+	gone map[string]time.Time
 	// tripped is when it did, to the second; zero where it has not.
 	tripped time.Time
 	// held are entries whose deletion is held back, and released those that somebody has let go since.
@@ -61,7 +64,7 @@ type Brake struct {
 // NewBrake makes a brake that has not tripped.
 func NewBrake(o BrakeOptions) *Brake {
 	b := &Brake{
-		options: o, held: map[spire.Owner][]string{}, released: map[spire.Owner][]string{},
+		options: o, gone: map[string]time.Time{}, held: map[spire.Owner][]string{}, released: map[spire.Owner][]string{},
 		trips: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "paymesh_spire_deletion_brake_trips_total",
 			Help: "How often the deletion brake has tripped.",
@@ -101,8 +104,10 @@ func (b *Brake) decide(owner spire.Owner, surplus, due []string) (pass, held []s
 	}
 	now := b.options.Clock.Now()
 	if b.tripped.IsZero() && len(held) > 0 {
-		if b.count(owner, held, now) <= b.limit() {
-			b.note(len(held), now)
+		if b.count(held, now) <= b.limit() {
+			for _, id := range held {
+				b.gone[id] = now
+			}
 			return due, nil
 		}
 		b.tripped = now.Truncate(time.Second)
@@ -116,28 +121,22 @@ func (b *Brake) decide(owner spire.Owner, surplus, due []string) (pass, held []s
 }
 
 // count is how many entries go together with these: those of the last minute, and whatever else falls due within the next
-// one, so that a mass of them is seen before the first one goes.
-func (b *Brake) count(owner spire.Owner, due []string, now time.Time) int {
-	b.gone = slices.DeleteFunc(b.gone, func(at time.Time) bool { return now.Sub(at) >= brakeWindow })
-	sum := len(b.gone) + len(due)
-	for other, ids := range b.options.Surplus.within(brakeWindow) {
+// one, so that a mass of them is seen before the first one goes. Each counts once.
+func (b *Brake) count(due []string, now time.Time) int {
+	maps.DeleteFunc(b.gone, func(_ string, at time.Time) bool { return now.Sub(at) >= brakeWindow })
+	together := sets.KeySet(b.gone).Insert(due...)
+	for owner, ids := range b.options.Surplus.within(brakeWindow) {
 		for _, id := range ids {
-			if !slices.Contains(b.released[other], id) && (other != owner || !slices.Contains(due, id)) {
-				sum++
+			if !slices.Contains(b.released[owner], id) {
+				together.Insert(id)
 			}
 		}
 	}
-	return sum
+	return together.Len()
 }
 
 func (b *Brake) limit() int {
 	return max(LeastBrakeCount, min(b.options.Count, int(b.options.Share*float64(b.options.Total()))))
-}
-
-func (b *Brake) note(deletions int, now time.Time) {
-	for range deletions {
-		b.gone = append(b.gone, now)
-	}
 }
 
 func (b *Brake) keep(list map[spire.Owner][]string, owner spire.Owner, ids []string) {

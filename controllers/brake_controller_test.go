@@ -1,6 +1,8 @@
 package controllers_test
 
 import (
+	"time"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
@@ -99,6 +101,27 @@ var _ = Describe("the deletion brake", func() {
 		r.reconcile(key)
 		Expect(own(object)).To(BeZero())
 		Expect(r.condition(key, "Registered")).To(Equal("True NoPods"))
+	})
+
+	It("does not let go while a pod is bound to a node that is not shown: it is not known what is needed again", func() {
+		object, pods := everywhere("pay")
+		key := mesh.KeyOf(object)
+		vanish(pods)
+		r.reconcile(key)
+		r.clock.Step(grace)
+		r.reconcile(key)
+		trip := r.brakes.Brake.Tripped()
+		Expect(trip).NotTo(BeEmpty())
+		lost := pod(ns, "pay", "not-shown")
+		r.reconcile(key, lost)
+		Expect(r.condition(key, "Registered")).To(Equal("Unknown NodeUnknown"))
+		Expect(r.brakes.Brake.Tripped()).To(Equal(trip))
+		Expect(r.brakes.Brake.Held()).To(Equal(many))
+		r.clock.Step(2 * time.Second)
+		vanish([]*corev1.Pod{lost})
+		r.reconcile(key)
+		Expect(r.brakes.Brake.Tripped()).To(Equal(trip), "a word for this trip would be good for no other")
+		Expect(own(object)).To(Equal(many))
 	})
 
 	It("does not count the entries of an object that somebody deletes, and deletes them also when it has tripped", func() {

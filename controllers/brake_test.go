@@ -158,6 +158,33 @@ func TestTheBrakeLetsGoByItselfWhenEverythingIsNeededAgain(t *testing.T) {
 	}
 }
 
+func TestADeletionUnderWayCountsOnce(t *testing.T) {
+	b := newBraking(0, time.Minute)
+	for _, name := range []string{"a", "b"} {
+		b.surplus.Due(ownerNamed(name), some(name, 5))
+	}
+	b.clock.Step(time.Minute)
+	for _, name := range []string{"a", "b"} { // SPIRE has not answered about a yet, so that it is in surplus still
+		due, _ := b.surplus.Due(ownerNamed(name), some(name, 5))
+		if pass, held := b.Pass(ownerNamed(name), some(name, 5), due); len(pass) != 5 || held != nil {
+			t.Errorf("of %s, %d pass, %v are held: ten may go", name, len(pass), held)
+		}
+	}
+}
+
+func TestADeletionThatSPIREDoesNotTakeCountsOnceHoweverOftenItIsTried(t *testing.T) {
+	b := newBraking(0, 0)
+	for range 5 {
+		if pass, held := b.Pass(ownerNamed("a"), some("a", 6), some("a", 6)); len(pass) != 6 || held != nil {
+			t.Fatalf("%d pass, %v are held", len(pass), held)
+		}
+		b.clock.Step(30 * time.Second)
+	}
+	if pass, _ := b.Pass(ownerNamed("b"), some("b", 5), some("b", 5)); pass != nil {
+		t.Errorf("%v of eleven within a minute pass", pass)
+	}
+}
+
 func TestTheBrakesMetrics(t *testing.T) {
 	metrics := prometheus.NewPedanticRegistry()
 	b := NewBrake(BrakeOptions{Total: func() int { return 0 }, Surplus: &Surplus{Clock: clocktesting.NewFakeClock(time.Now())}, Clock: clocktesting.NewFakeClock(time.Now()), Registerer: metrics})

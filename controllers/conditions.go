@@ -29,10 +29,15 @@ const (
 )
 
 // setAccepted says whether the model took the identity up, and if not, why.
-func setAccepted(object *meshv1alpha1.ServiceIdentity, problems []mesh.Problem) {
+func setAccepted(object *meshv1alpha1.ServiceIdentity, identity mesh.Identity, problems []mesh.Problem) {
 	condition := metav1.Condition{
 		Type: meshv1alpha1.ConditionAccepted, Status: metav1.ConditionTrue,
 		Reason: meshv1alpha1.ReasonAccepted, Message: "the SPIFFE ID is granted to the namespace, and nobody else has it",
+	}
+	if identity.UnreadGrant != "" {
+		condition.Reason = meshv1alpha1.ReasonGrantInvalid
+		condition.Message = "the SPIFFE ID was granted to the namespace and stays so for now, but of the annotation " +
+			meshv1alpha1.AnnotationSPIFFEPathPrefixes + " of Namespace " + object.Namespace + " " + identity.UnreadGrant
 	}
 	for _, problem := range problems {
 		if problem.Kind != mesh.KindServiceIdentity || problem.Object != mesh.KeyOf(object) {
@@ -119,6 +124,9 @@ func qualify(registered *metav1.Condition, o outcome) {
 			reason = meshv1alpha1.ReasonAdopting
 		}
 		registered.Message += "; " + words
+	}
+	if len(o.again) > 0 {
+		registered.Message += "; these nodes were registered again under running pods, and the entries of the old ones stay: " + names(o.again)
 	}
 	if len(o.unnamed) > 0 {
 		registered.Message += "; more Services select its pods than a certificate has names of, and these are left out: " + names(o.unnamed)
@@ -269,7 +277,7 @@ func worrying(condition metav1.Condition) bool {
 	switch condition.Reason {
 	case meshv1alpha1.ReasonProgressing, meshv1alpha1.ReasonPending, meshv1alpha1.ReasonTerminating:
 		return false
-	case meshv1alpha1.ReasonSPIREUnavailable, meshv1alpha1.ReasonDeletionsHeld, meshv1alpha1.ReasonFederationDegraded:
+	case meshv1alpha1.ReasonSPIREUnavailable, meshv1alpha1.ReasonDeletionsHeld, meshv1alpha1.ReasonFederationDegraded, meshv1alpha1.ReasonGrantInvalid:
 		return true
 	}
 	return condition.Status == metav1.ConditionFalse

@@ -92,6 +92,7 @@ func tryManager(config *rest.Config, server *lab.SPIREServer, faults ...func(*fa
 	Expect((&controllers.ServiceIdentityReconciler{
 		Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Brake: m.brake, Witness: witness,
 		Adopting: &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
+		Names:    &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
 		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &controllers.Refusals{Most: audit, Clock: clock.RealClock{}},
 		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
 	}).SetupWithManager(mgr)).To(Succeed())

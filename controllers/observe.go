@@ -117,7 +117,7 @@ func stripConfigMap(object any) (any, error) {
 	return object, nil
 }
 
-// stripPod keeps of a Pod only what decides who runs where and, of those of MeshServices and MeshGateways, what they wait for;
+// stripPod keeps of a Pod only what decides who runs where, and since when, and, of those of MeshServices and MeshGateways, what they wait for;
 // of a gateway's also where its listeners are, and which certificates it has of them.
 func stripPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
@@ -126,6 +126,11 @@ func stripPod(object any) (any, error) {
 	}
 	var owners []metav1.OwnerReference
 	status := corev1.PodStatus{Phase: pod.Status.Phase}
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodScheduled {
+			status.Conditions = []corev1.PodCondition{condition}
+		}
+	}
 	var certificates []corev1.Volume
 	if key, ours := memberOf(pod); ours {
 		owners = pod.OwnerReferences
@@ -139,7 +144,7 @@ func stripPod(object any) (any, error) {
 		TypeMeta: pod.TypeMeta,
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
-			Labels: pod.Labels, DeletionTimestamp: pod.DeletionTimestamp, OwnerReferences: owners,
+			Labels: pod.Labels, CreationTimestamp: pod.CreationTimestamp, DeletionTimestamp: pod.DeletionTimestamp, OwnerReferences: owners,
 		},
 		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName, ServiceAccountName: pod.Spec.ServiceAccountName, Volumes: certificates},
 		Status: status,
@@ -197,18 +202,30 @@ func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1a
 		objects.Namespaces = append(objects.Namespaces, *namespace)
 	}
 	if object.Spec.ServiceDNSNames {
-		services := &corev1.ServiceList{}
-		if err := r.Client.List(ctx, services, client.InNamespace(object.Namespace)); err != nil {
-			return objects, fmt.Errorf("list the Services of namespace %s: %w", object.Namespace, err)
+		if err := r.observeServices(ctx, object, &objects); err != nil {
+			return objects, err
 		}
-		objects.KubeServices, objects.ClusterDomain = services.Items, r.ClusterDomain
 	}
 	return objects, r.observePods(ctx, object, &objects)
 }
 
+// observeServices adds the Services of the identity's namespace, and those that SPIRE has it named after.
+func (r *ServiceIdentityReconciler) observeServices(ctx context.Context, object *meshv1alpha1.ServiceIdentity, objects *mesh.Objects) error {
+	services := &corev1.ServiceList{}
+	if err := r.Client.List(ctx, services, client.InNamespace(object.Namespace)); err != nil {
+		return fmt.Errorf("list the Services of namespace %s: %w", object.Namespace, err)
+	}
+	objects.KubeServices, objects.ClusterDomain = services.Items, r.ClusterDomain
+	for _, held := range r.SPIRE.Of(identityOwner(mesh.KeyOf(object))) {
+		for _, service := range mesh.NamedAfter(object, held.DNSNames) {
+			objects.NamedAfter = append(objects.NamedAfter, mesh.ServiceName{Identity: mesh.KeyOf(object), Service: service})
+		}
+	}
+	return nil
+}
+
 // observePods adds the pods of the identity's service account, which are the cache's own and not to be changed, and the nodes
-// that they are bound to. A node that the
-// cache does not show is left out, and the model says so.
+// that they are bound to. A node that the cache does not show is left out, and the model says so.
 func (r *ServiceIdentityReconciler) observePods(ctx context.Context, object *meshv1alpha1.ServiceIdentity, objects *mesh.Objects) error {
 	pods := &corev1.PodList{}
 	if err := r.Client.List(ctx, pods, client.InNamespace(object.Namespace), client.MatchingFields{byServiceAccount: object.Spec.ServiceAccountName}, client.UnsafeDisableDeepCopy); err != nil {
@@ -232,6 +249,17 @@ func (r *ServiceIdentityReconciler) observePods(ctx context.Context, object *mes
 		objects.Nodes = append(objects.Nodes, *node)
 	}
 	return nil
+}
+
+// onNodes are the entries whose node the API server shows. Those of a Node that was registered again stay: the agent there
+// has the UID of the old one until it attests again, and nothing tells which of those that are not shown that is.
+func (r *ServiceIdentityReconciler) onNodes(ctx context.Context, ids []string) []string {
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		nodes := &metav1.PartialObjectMetadataList{}
+		nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
+		err := r.Client.List(ctx, nodes, client.MatchingFields{byUID: spire.NodeOf(id)})
+		return err != nil || len(nodes.Items) == 0
+	})
 }
 
 // metadataOf is an empty object of a core kind of which only the metadata is read, watched and kept.

@@ -219,6 +219,21 @@ var _ = Describe("what nobody asked to delete", Ordered, func() {
 		kept(before, workload)
 	})
 
+	It("stays: an identity whose Node was deleted and registered again, while its agent and its pods run on", func() {
+		object, workload, svids := use("again")
+		registered(object, "True Registered")
+		before := of(object)
+		Expect(live.Delete(ctx, on.DeepCopy())).To(Succeed())
+		registerAgain(on, workload)
+		registered(object, "True Registered")
+		Eventually(entries).Should(HaveKey(entryID(object, on)))
+		kept(before, svids)
+		By("also by a manager that never saw the first")
+		restart(proxied())
+		registered(object, "True Registered")
+		kept(before, svids)
+	})
+
 	It("stays: everything, where lists fail", func() {
 		object, _, workload := use("unlisted")
 		registered(object, "True Registered")

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,6 +48,8 @@ type ServiceIdentityReconciler struct {
 	SPIRE         *registry.Registry
 	// Surplus keeps entries for a grace time after the last pod has left their node.
 	Surplus *Surplus
+	// Names keeps the names of Services for a grace time after the last pod that these select has gone.
+	Names *Surplus
 	// Adopting keeps the entries of somebody else's that an object adopts for the grace time, from when its own are there.
 	Adopting *Surplus
 	// Refusals keep writes that SPIRE refused from being tried again with every event.
@@ -92,9 +95,12 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	m, problems := mesh.Build(objects)
+	m, problems, lingers := r.build(req.NamespacedName, objects)
 	identity, accepted := m.Identity(req.NamespacedName)
 	outcome := r.apply(ctx, req.NamespacedName, identity, accepted, problems)
+	if outcome.lingers == 0 || lingers > 0 && lingers < outcome.lingers {
+		outcome.lingers = lingers
+	}
 	if err := r.adopt(ctx, object, identity, &outcome); err != nil && outcome.state.Err == nil {
 		outcome.state.Err = err
 	}
@@ -105,7 +111,7 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 		object.Status.Entries = outcome.count()
 	}
 	object.Status.OutageBudget = r.outageBudget(object).String()
-	setAccepted(object, problems)
+	setAccepted(object, identity, problems)
 	setRegistered(object, accepted, outcome)
 	if outcome.decided || object.Status.Entries == nil { // else who waits is as it was when it was known last
 		object.Status.WaitingPods = waitingPods(object, objects.Pods, outcome)
@@ -113,6 +119,19 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 	r.Census.count(identityOwner(req.NamespacedName), outcome)
 	setReady(&object.Status.Conditions, object.Generation, meshv1alpha1.ConditionAccepted, meshv1alpha1.ConditionRegistered)
 	return r.result(outcome), nil
+}
+
+// build makes the model. An identity keeps the names of a Service for the grace time after the last pod of it that this selects
+// has gone: one that restarts finds the entries as they were, and nobody's SVID is signed again.
+func (r *ServiceIdentityReconciler) build(key types.NamespacedName, objects mesh.Objects) (_ mesh.Mesh, _ []mesh.Problem, lingers time.Duration) {
+	m, problems := mesh.Build(objects)
+	identity, _ := m.Identity(key)
+	late, lingers := r.Names.Due(identityOwner(key), identity.LingeringServices)
+	if len(late) > 0 {
+		objects.NamedAfter = slices.DeleteFunc(objects.NamedAfter, func(named mesh.ServiceName) bool { return slices.Contains(late, named.Service) })
+		m, problems = mesh.Build(objects)
+	}
+	return m, problems, lingers
 }
 
 // result turns an outcome into when to look again: a refused entry after a while, a lingering one when its grace ends.
@@ -171,6 +190,7 @@ func (r *ServiceIdentityReconciler) gone(ctx context.Context, owner spire.Owner)
 // forget drops what is remembered of an identity that has no entries any more.
 func (r *ServiceIdentityReconciler) forget(owner spire.Owner) {
 	r.Surplus.Forget(owner)
+	r.Names.Forget(owner)
 	r.Adopting.Forget(owner)
 	r.Brake.Forget(owner)
 	r.Refusals.Forget(owner)

@@ -1,6 +1,8 @@
 package controllers_test
 
 import (
+	"time"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
@@ -34,7 +36,7 @@ var _ = Describe("an identity that is named after Services", func() {
 		return pod
 	}
 
-	It("has their DNS names, in place and with one write each time that they come, change and go", func() {
+	It("has their DNS names, in place and with one write each time that they come, change and, after the grace time, go", func() {
 		r.identities.ClusterDomain = "cluster.local"
 		ns, on := namespace(""), node()
 		object := identity(ns, "pay", serviceDNSNames, func(spec *meshv1alpha1.ServiceIdentitySpec) {
@@ -58,13 +60,43 @@ var _ = Describe("an identity that is named after Services", func() {
 
 		service.Spec.Selector = map[string]string{"app": "ledger"}
 		Expect(live.Update(r.ctx, service)).To(Succeed())
-		r.reconcile(key, service)
+		Expect(r.reconcile(key, service).RequeueAfter).To(Equal(grace))
+		r.clock.Step(grace - time.Second)
+		Expect(r.reconcile(key).RequeueAfter).To(Equal(time.Second))
+		Expect(r.entries()[entryID(object, on)].GetDnsNames()).To(Equal(append(own, forms("payments")...)))
+		Expect(r.writes()).To(Equal(2))
+		r.clock.Step(time.Second)
+		Expect(r.reconcile(key).RequeueAfter).To(BeZero())
 		Expect(r.entries()[entryID(object, on)].GetDnsNames()).To(Equal(own))
 		r.reconcile(key, selecting(ns, "again", "pay"))
 		Expect(r.entries()[entryID(object, on)].GetDnsNames()).To(Equal(append(own, forms("again")...)))
 		Expect(r.writes()).To(Equal(4))
 		Expect(r.entries()[entryID(object, on)].GetCreatedAt()).To(Equal(created))
 		Expect(r.condition(key, "Ready")).To(Equal("True Ready"))
+	})
+
+	It("keeps the names of a Service whose pod restarts: nothing is written, and no SVID signed again", func() {
+		ns, one, two := namespace(""), node(), node()
+		object := identity(ns, "db", serviceDNSNames)
+		key := mesh.KeyOf(object)
+		r.reconcile(key, ns, one, two, object, labelled(pod(ns, "db", one.Name), "db-0"), selecting(ns, "db-0", "db-0"), selecting(ns, "db-1", "db-1"))
+		restarting := labelled(pod(ns, "db", two.Name), "db-1")
+		r.reconcile(key, restarting)
+		writes := r.writes()
+		for range 3 {
+			gone(restarting)
+			r.reconcile(key, restarting)
+			r.clock.Step(grace - time.Second)
+			restarting = labelled(pod(ns, "db", two.Name), "db-1")
+			Expect(r.reconcile(key, restarting).RequeueAfter).To(BeZero())
+		}
+		Expect(r.writes()).To(Equal(writes))
+		By("and drops them at once where they are not asked for any more")
+		changed := r.identity(key)
+		changed.Spec.ServiceDNSNames = false
+		Expect(live.Update(r.ctx, changed)).To(Succeed())
+		r.reconcile(key, changed)
+		Expect(r.entries()[entryID(object, one)].GetDnsNames()).To(BeEmpty())
 	})
 
 	It("says which Services it is not named after where there are too many", func() {

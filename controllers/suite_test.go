@@ -109,6 +109,7 @@ func newRig() *rig {
 	r.identities = &controllers.ServiceIdentityReconciler{
 		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Brake: brake, Witness: witness,
 		Adopting: &controllers.Surplus{Grace: grace, Clock: r.clock},
+		Names:    &controllers.Surplus{Grace: grace, Clock: r.clock},
 		Census:   controllers.NewCensus(r.metrics, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &controllers.Refusals{Most: retry, Clock: r.clock}, Events: r.events, RetryInterval: retry,
 	}
 	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness}
@@ -318,6 +319,14 @@ func node() *corev1.Node {
 	Expect(live.Create(context.Background(), object)).To(Succeed())
 	DeferCleanup(func() { _ = live.Delete(context.Background(), object) })
 	return object
+}
+
+// registerAgain makes a Node of the same name, in a later second than that in which a pod was bound to the first.
+func registerAgain(on *corev1.Node, bound *corev1.Pod) {
+	GinkgoHelper()
+	Eventually(func() bool { return time.Now().Truncate(time.Second).After(bound.CreationTimestamp.Time) }).Should(BeTrue())
+	*on = corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: on.Name}}
+	Expect(live.Create(context.Background(), on)).To(Succeed())
 }
 
 // pod makes a pod of a service account, bound to a node.

@@ -22,6 +22,9 @@ const (
 const (
 	// ReasonAccepted (True): the spec is valid and its SPIFFE ID is granted.
 	ReasonAccepted = "Accepted"
+	// ReasonGrantInvalid (True): a part of the namespace's grant is no path, and what can be read of it does not cover the path
+	// of this identity, which was accepted before and stays so meanwhile. The message names the part, and what to type.
+	ReasonGrantInvalid = "GrantInvalid"
 	// ReasonPathNotGranted (False): no prefix that is granted to the namespace covers the path. The message holds the
 	// annotation that an administrator would have to set.
 	ReasonPathNotGranted = "PathNotGranted"

@@ -224,6 +224,7 @@ func addIdentities(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f
 	if err := (&controllers.ServiceIdentityReconciler{
 		Client: mgr.GetClient(), Cluster: cluster, ClusterDomain: f.clusterDomain, SPIRE: entries, Surplus: surplus, Brake: brake, Witness: witness,
 		Adopting: &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
+		Names:    &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
 		Census:   controllers.NewCensus(metrics.Registry, surplus), DefaultTTL: f.defaultTTL, CATTL: f.caTTL,
 		Refusals: &controllers.Refusals{Most: f.auditInterval, Clock: clock.RealClock{}},
 		Events:   mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,

@@ -94,6 +94,7 @@ func (c Case) Shuffled(seed uint64) mesh.Objects {
 	o.Pods = shuffle(random, o.Pods)
 	o.Nodes = shuffle(random, o.Nodes)
 	o.KubeServices = shuffle(random, o.KubeServices)
+	o.NamedAfter = shuffle(random, o.NamedAfter)
 	o.Services = shuffle(random, o.Services)
 	o.Gateways = shuffle(random, o.Gateways)
 	o.ConfigMaps = shuffle(random, o.ConfigMaps)

@@ -36,6 +36,8 @@ type Objects struct {
 	Bundles []string `json:"bundles,omitempty"`
 	// KubeServices are those of Kubernetes in the namespace of an identity that is to be named after them.
 	KubeServices []corev1.Service `json:"kubeServices,omitempty"`
+	// NamedAfter are Services that identities keep their names of for now, whether or not they select a pod still.
+	NamedAfter []ServiceName `json:"namedAfter,omitempty"`
 	// ClusterDomain is what the DNS names of Services end in: cluster.local. Empty, they are not written out.
 	ClusterDomain string `json:"clusterDomain,omitempty"`
 	// Services are the MeshServices asked for, those that they depend on, those that depend on them, those that expose at a
@@ -53,6 +55,12 @@ type Incumbents struct {
 	// Unknown is true as long as nobody has read what SPIRE holds: then no rivalry can be decided.
 	Unknown bool                   `json:"unknown,omitempty"`
 	Of      []types.NamespacedName `json:"of,omitempty"`
+}
+
+// ServiceName says that an identity is named after a Service.
+type ServiceName struct {
+	Identity types.NamespacedName `json:"identity"`
+	Service  string               `json:"service"`
 }
 
 // Build makes the Mesh of objects. What is wrong with a part becomes a Problem of the object that has to change; every
@@ -103,13 +111,15 @@ func find[T any](sorted []T, key types.NamespacedName, keyOf func(T) types.Names
 
 type builder struct {
 	Objects
-	nodes      map[string]Node // by name
+	nodes      map[string]Node        // by name
+	registered map[string]metav1.Time // when each of nodes was, by name
 	identities map[types.NamespacedName]*meshv1alpha1.ServiceIdentity
 	configMaps map[types.NamespacedName]*corev1.ConfigMap
 	services   []*service // sorted by key, and by it
 	service    map[types.NamespacedName]*service
 	gateways   []*gateway
 	gateway    map[types.NamespacedName]*gateway
+	grants     map[string]grant // by namespace
 	mesh       Mesh
 	problems   []Problem
 }
@@ -118,10 +128,12 @@ func newBuilder(objects Objects) *builder {
 	b := &builder{
 		Objects:    objects,
 		nodes:      map[string]Node{},
+		registered: map[string]metav1.Time{},
 		identities: map[types.NamespacedName]*meshv1alpha1.ServiceIdentity{},
 		configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
 		service:    map[types.NamespacedName]*service{},
 		gateway:    map[types.NamespacedName]*gateway{},
+		grants:     map[string]grant{},
 	}
 	for i := range objects.Identities {
 		b.identities[keyOf(&objects.Identities[i])] = &objects.Identities[i]
@@ -139,7 +151,7 @@ func (b *builder) addNodes() {
 			continue // the API server makes UIDs of hexadecimal digits and hyphens; its pods count as on an unknown node
 		}
 		node := Node{Name: object.Name, UID: object.UID, Alias: alias}
-		b.nodes[node.Name] = node
+		b.nodes[node.Name], b.registered[node.Name] = node, object.CreationTimestamp
 		b.mesh.Nodes = append(b.mesh.Nodes, node)
 	}
 	slices.SortFunc(b.mesh.Nodes, compareNodes)
@@ -147,9 +159,8 @@ func (b *builder) addNodes() {
 
 // claims groups, by path, the ServiceIdentities that may have it.
 func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
-	granted := map[string][]string{}
 	for _, namespace := range b.Namespaces {
-		granted[namespace.Name] = grants(namespace.Annotations[meshv1alpha1.AnnotationSPIFFEPathPrefixes])
+		b.grants[namespace.Name] = readGrant(namespace.Annotations[meshv1alpha1.AnnotationSPIFFEPathPrefixes])
 	}
 	claims := map[string][]*meshv1alpha1.ServiceIdentity{}
 	for i := range b.Identities {
@@ -157,7 +168,8 @@ func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
 		if !object.DeletionTimestamp.IsZero() && !b.Entries.Unknown && !slices.Contains(b.Entries.Of, KeyOf(object)) {
 			continue // it is going, and nothing of it is left that would have to go first
 		}
-		if problem := b.Cluster.judgePath(object, granted[object.Namespace]); problem != nil {
+		granted := b.grants[object.Namespace]
+		if problem := b.Cluster.judgePath(object, granted); problem != nil && !b.keeps(object, *problem, granted) {
 			b.problems = append(b.problems, *problem)
 			continue
 		}
@@ -165,6 +177,20 @@ func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
 		claims[path] = append(claims[path], object)
 	}
 	return claims
+}
+
+// keeps reports whether an identity keeps a path though nothing that can be read grants it: where a part of its namespace's
+// grant cannot be read, it is not known that somebody took it back. Nothing but the status tells an accepted identity from
+// one whose entries have not gone yet; where it does not say, there was no time since to take anything back.
+func (b *builder) keeps(object *meshv1alpha1.ServiceIdentity, problem Problem, granted grant) bool {
+	if problem.Reason != meshv1alpha1.ReasonPathNotGranted || len(granted.unread) == 0 {
+		return false
+	}
+	accepted := meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionAccepted)
+	if accepted == nil || accepted.Status == metav1.ConditionUnknown {
+		return slices.Contains(b.Entries.Of, KeyOf(object))
+	}
+	return accepted.Status == metav1.ConditionTrue
 }
 
 // settle gives the ID with a path to the one of its claimants that comes first, and tells the others.
@@ -210,6 +236,9 @@ func (b *builder) identity(path string, object *meshv1alpha1.ServiceIdentity) Id
 		JWTSVIDTTL:         metav1.Duration{Duration: object.Spec.JWTSVIDTTL.Duration()},
 		Hint:               object.Spec.Hint,
 	}
+	if granted := b.grants[object.Namespace]; b.Cluster.judgePath(object, granted) != nil { // it keeps the path all the same
+		identity.UnreadGrant = granted.complaint() + ": for it to keep " + path + ", an administrator types: " + granted.command(object.Namespace, path)
+	}
 	for _, name := range object.Spec.DNSNames {
 		identity.DNSNames = append(identity.DNSNames, string(name))
 	}
@@ -245,7 +274,7 @@ func (b *builder) federate(identity *Identity, with []meshv1alpha1.TrustDomain) 
 
 // place finds the nodes that run pods of the identity.
 func (b *builder) place(identity *Identity) {
-	nodes, unknown := map[types.UID]Node{}, sets.New[string]()
+	nodes, again, unknown := map[types.UID]Node{}, sets.New[string](), sets.New[string]()
 	for i := range b.Pods {
 		pod := &b.Pods[i]
 		if !identity.Selects(pod) || !occupies(pod) {
@@ -253,6 +282,9 @@ func (b *builder) place(identity *Identity) {
 		}
 		if node, ok := b.nodes[pod.Spec.NodeName]; ok {
 			nodes[node.UID] = node
+			if registered, bound := b.registered[node.Name], boundAt(pod); !bound.IsZero() && bound.Before(&registered) {
+				again.Insert(node.Name)
+			}
 		} else {
 			unknown.Insert(pod.Spec.NodeName)
 		}
@@ -261,7 +293,17 @@ func (b *builder) place(identity *Identity) {
 		identity.Nodes = append(identity.Nodes, node)
 	}
 	slices.SortFunc(identity.Nodes, compareNodes)
-	identity.UnknownNodes = sets.List(unknown)
+	identity.NodesRegisteredAgain, identity.UnknownNodes = sets.List(again), sets.List(unknown)
+}
+
+// boundAt is when a pod was bound to its node: when it was scheduled or, where no scheduler was asked, created.
+func boundAt(pod *corev1.Pod) metav1.Time {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionTrue {
+			return condition.LastTransitionTime
+		}
+	}
+	return pod.CreationTimestamp
 }
 
 // Selects reports whether the pod gets the identity, wherever it runs.

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -9,21 +10,72 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 )
 
-// grants reads the value of the annotation that grants path prefixes to a namespace. What is not a path grants nothing.
-func grants(annotation string) []string {
-	var prefixes []string
+// grant is what the annotation of a namespace grants to it.
+type grant struct {
+	// prefixes are the paths that it grants, with all below them.
+	prefixes []string
+	// unread are the parts of it that are no path, and corrected is the annotation as it was probably meant.
+	unread    []unreadGrant
+	corrected []string
+}
+
+// unreadGrant is a part that is no path, and why.
+type unreadGrant struct {
+	part string
+	err  error
+}
+
+// readGrant reads the value of the annotation that grants path prefixes to a namespace. What is not a path grants nothing.
+func readGrant(annotation string) grant {
+	var g grant
 	for part := range strings.SplitSeq(annotation, ",") {
-		if part = strings.TrimSpace(part); part != "" && spiffeid.ValidatePath(part) == nil {
-			prefixes = append(prefixes, part)
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		err := spiffeid.ValidatePath(part)
+		if err == nil {
+			g.prefixes = append(g.prefixes, part)
+			g.corrected = append(g.corrected, part)
+			continue
+		}
+		g.unread = append(g.unread, unreadGrant{part, err})
+		// The slashes are what people get wrong.
+		meant := "/" + strings.Join(strings.FieldsFunc(part, func(r rune) bool { return r == '/' }), "/")
+		if spiffeid.ValidatePath(meant) == nil {
+			g.corrected = append(g.corrected, meant)
 		}
 	}
-	return prefixes
+	return g
+}
+
+// covers reports whether a path is granted.
+func (g grant) covers(path string) bool {
+	return slices.ContainsFunc(g.prefixes, func(prefix string) bool { return covers(prefix, path) })
+}
+
+// complaint says which parts cannot be read; empty where all can.
+func (g grant) complaint() string {
+	parts := make([]string, len(g.unread))
+	for i, unread := range g.unread {
+		parts[i] = fmt.Sprintf("%q is no path (%v)", unread.part, unread.err)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// command is what an administrator types so that the namespace is granted what it is, what was probably meant by parts that
+// cannot be read, and a path.
+func (g grant) command(namespace, path string) string {
+	parts := g.corrected
+	if !slices.ContainsFunc(parts, func(prefix string) bool { return covers(prefix, path) }) {
+		parts = append(slices.Clone(parts), path)
+	}
+	return "kubectl annotate --overwrite namespace " + namespace + " " + meshv1alpha1.AnnotationSPIFFEPathPrefixes + "=" + strings.Join(parts, ",")
 }
 
 // judgePath says why a ServiceIdentity may not have the path it wants; nil where it may.
 // A namespace may have the default path of its own service accounts, and what an administrator granted to it; but nobody
 // is granted SPIRE's own paths, paymesh's own, or those of another namespace.
-func (c ClusterID) judgePath(object *meshv1alpha1.ServiceIdentity, granted []string) *Problem {
+func (c ClusterID) judgePath(object *meshv1alpha1.ServiceIdentity, granted grant) *Problem {
 	field, subject := fieldOfPath(object), "spec.path"
 	if object.Spec.PathTemplate != "" {
 		subject = field + ": the path"
@@ -49,15 +101,15 @@ func (c ClusterID) judgePath(object *meshv1alpha1.ServiceIdentity, granted []str
 		return problem(meshv1alpha1.ReasonPathReserved, "%s is reserved for %s and cannot be granted to anybody else: choose another path, or leave it out for %s",
 			path, owner, DefaultPath(object.Namespace, object.Spec.ServiceAccountName))
 	}
-	for _, prefix := range granted {
-		if covers(prefix, path) {
-			return nil
-		}
+	if granted.covers(path) {
+		return nil
 	}
-	return problem(meshv1alpha1.ReasonPathNotGranted,
-		"%s is not granted to namespace %s: leave it out for %s, or an administrator types: kubectl annotate --overwrite namespace %s %s=%s",
-		path, object.Namespace, DefaultPath(object.Namespace, object.Spec.ServiceAccountName),
-		object.Namespace, meshv1alpha1.AnnotationSPIFFEPathPrefixes, strings.Join(append(granted[:len(granted):len(granted)], path), ","))
+	unread := ""
+	if len(granted.unread) > 0 {
+		unread = " (of the annotation " + meshv1alpha1.AnnotationSPIFFEPathPrefixes + " " + granted.complaint() + ")"
+	}
+	return problem(meshv1alpha1.ReasonPathNotGranted, "%s is not granted to namespace %s%s: leave it out for %s, or an administrator types: %s",
+		path, object.Namespace, unread, DefaultPath(object.Namespace, object.Spec.ServiceAccountName), granted.command(object.Namespace, path))
 }
 
 // reservedFor names whom a path is reserved for where no grant can give it to the namespace.

@@ -39,13 +39,18 @@ type Identity struct {
 	// ServiceAccountName and PodLabels select the pods, in the namespace of Key.
 	ServiceAccountName string            `json:"serviceAccountName"`
 	PodLabels          map[string]string `json:"podLabels,omitempty"`
+	// UnreadGrant says which part of its namespace's grant cannot be read and what to type, where the identity was accepted
+	// before, and nothing that can be read grants its path.
+	UnreadGrant string `json:"unreadGrant,omitempty"`
 	// X509SVIDTTL and JWTSVIDTTL are zero where the SPIRE server's default holds.
 	X509SVIDTTL metav1.Duration `json:"x509SVIDTTL,omitzero"`
 	JWTSVIDTTL  metav1.Duration `json:"jwtSVIDTTL,omitzero"`
 	DNSNames    []string        `json:"dnsNames,omitempty"`
 	// UnnamedServices are the Services that the identity is not named after since there are too many.
 	UnnamedServices []string `json:"unnamedServices,omitempty"`
-	Hint            string   `json:"hint,omitempty"`
+	// LingeringServices are those that select no pod of the identity any more, and that it is named after for now all the same.
+	LingeringServices []string `json:"lingeringServices,omitempty"`
+	Hint              string   `json:"hint,omitempty"`
 	// FederatesWith are the trust domains whose bundles the pods get, and MissingBundles those that they want and of which
 	// SPIRE has none; both sorted.
 	FederatesWith  []string `json:"federatesWith,omitempty"`
@@ -55,6 +60,9 @@ type Identity struct {
 	ClusterWide bool `json:"clusterWide,omitempty"`
 	// Nodes are the nodes that run pods of the identity, sorted by UID.
 	Nodes []Node `json:"nodes,omitempty"`
+	// NodesRegisteredAgain are the names of those of Nodes that are younger than the binding of a pod: the Node that the pod was
+	// bound to was deleted, and its agent has the UID of that one until it attests again.
+	NodesRegisteredAgain []string `json:"nodesRegisteredAgain,omitempty"`
 	// UnknownNodes are the names of nodes that run pods of the identity and that the API server does not show (yet).
 	// While there are any, it is not known which entries nobody needs any more.
 	UnknownNodes []string `json:"unknownNodes,omitempty"`

@@ -3,9 +3,13 @@ package mesh
 import (
 	"regexp"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 )
 
 // maxNamedServices bounds how many Services an identity is named after: each has up to four names in every certificate.
@@ -22,6 +26,9 @@ func (b *builder) nameAfterServices(identity *Identity) {
 		if service.Namespace == identity.Key.Namespace && b.selectsOneOf(service, identity) {
 			selecting = append(selecting, service.Name)
 		}
+	}
+	if lingering := b.lingering(identity.Key, selecting); len(selecting)+len(lingering) <= maxNamedServices {
+		selecting, identity.LingeringServices = append(selecting, lingering...), lingering
 	}
 	slices.Sort(selecting)
 	if len(selecting) > maxNamedServices {
@@ -40,6 +47,28 @@ func (b *builder) nameAfterServices(identity *Identity) {
 			}
 		}
 	}
+}
+
+// lingering are the Services that an identity is named after and that are not among those that select a pod of it; sorted.
+func (b *builder) lingering(key types.NamespacedName, selecting []string) (services []string) {
+	for _, named := range b.NamedAfter {
+		if named.Identity == key && !slices.Contains(selecting, named.Service) && !slices.Contains(services, named.Service) {
+			services = append(services, named.Service)
+		}
+	}
+	slices.Sort(services)
+	return services
+}
+
+// NamedAfter are the Services that an identity is named after where an entry of it has these DNS names.
+func NamedAfter(object *meshv1alpha1.ServiceIdentity, dnsNames []string) (services []string) {
+	for _, name := range dnsNames {
+		service, isService := strings.CutSuffix(name, "."+object.Namespace+".svc")
+		if isService && !strings.Contains(service, ".") && slices.Contains(dnsNames, service) && !slices.Contains(object.Spec.DNSNames, meshv1alpha1.DNSName(name)) {
+			services = append(services, service)
+		}
+	}
+	return services
 }
 
 // selectsOneOf reports whether a Service selects a pod of the identity that has not ended.

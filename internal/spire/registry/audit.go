@@ -13,6 +13,9 @@ import (
 const (
 	// firstProbe is how long after the server went away it is asked again, and later how often.
 	firstProbe, nextProbe = time.Second, 2 * time.Second
+	// idleProbe is how often a server is asked that nobody writes to, where the audit asks it less often: that it went away
+	// is to be in the status within 5 seconds.
+	idleProbe = 4 * time.Second
 	// steady is how long the server has to answer before it counts as back for good. One that answers the probe and
 	// then fails again (it reads, and refuses to write) is probed less and less often, down to once in longestHold.
 	steady, longestHold = 5 * time.Second, 30 * time.Second
@@ -233,9 +236,11 @@ func (r *Registry) takeOver(id string, entry spire.Held, found bool, asked uint6
 	return "", doubtful
 }
 
-// pause waits until the next page is due. It fails where a write has found that the server went away.
+// pause waits until the next page is due. It fails where the server went away, as a write has found or, in a long pause, a
+// probe.
 func (r *Registry) pause(ctx context.Context, d time.Duration) error {
-	timer := r.options.Clock.NewTimer(d)
+	due := r.options.Clock.Now().Add(d)
+	timer := r.options.Clock.NewTimer(min(d, idleProbe))
 	defer timer.Stop()
 	for {
 		if err := r.State().Err; err != nil {
@@ -249,7 +254,14 @@ func (r *Registry) pause(ctx context.Context, d time.Duration) error {
 			return fmt.Errorf("audit the SPIRE server: %w", ctx.Err())
 		case <-r.poke:
 		case <-timer.C():
-			return nil
+			left := due.Sub(r.options.Clock.Now())
+			if left <= 0 {
+				return nil
+			}
+			if err := r.probe(ctx); err != nil {
+				return err
+			}
+			timer.Reset(min(left, idleProbe))
 		}
 	}
 }

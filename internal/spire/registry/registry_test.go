@@ -232,7 +232,7 @@ func TestADeletedChangedOrUnexpectedEntryIsToldWithinTheAuditIntervalAndNothingE
 
 func TestTheAuditAsksForAPageASecondAtMost(t *testing.T) {
 	for name, test := range map[string]struct{ entries, least, most int }{
-		"a small server":  {5, 9, 10},    // two pages (the last one empty), twice in an interval
+		"a small server":  {5, 18, 20},   // two pages (the last one empty), twice in an interval, and a probe before each
 		"a server of 100": {100, 58, 60}, // 51 pages of two
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -282,6 +282,21 @@ func TestAServerThatIsAwayIsAskedAgainAndEveryoneIsToldOnEachTurn(t *testing.T) 
 			t.Errorf("2 s after it came back: state %+v, everyone called %d times, want 3", s, listener.everyone())
 		}
 	})
+}
+
+func TestAServerThatGoesAwayIsNoticedWithinFourSecondsThoughNothingIsWritten(t *testing.T) {
+	for at := range 15 {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(entry("a", "1"))
+			r, listener := start(t, f, registry.Options{})
+			pass(time.Duration(at)*time.Second + time.Millisecond)
+			f.by(func() { f.away = true })
+			pass(4 * time.Second)
+			if r.State().Err == nil || listener.everyone() != 2 {
+				t.Errorf("gone after %d s: state %+v, everyone called %d times, want 2", at, r.State(), listener.everyone())
+			}
+		})
+	}
 }
 
 func TestAServerThatIsAwayFromTheBeginningIsReadWhenItComes(t *testing.T) {
