@@ -147,7 +147,7 @@ bench-identity: ## Measure the identity side on the real parts, with up to 50,00
 	@cd test/bench/plot && go run . '$(BENCH_OUT).json' '$(BENCH_OUT).svg'
 
 .PHONY: bench-build
-bench-build: ## Measure what building the model of one key costs with 300 services at its gateway, and with 200 that it does not admit.
+bench-build: ## Measure what building the model of one key costs with 300 services at its gateway, with 200 that it does not admit, and with one far too large.
 	go test -run "^$$" -bench Build -benchmem ./internal/mesh/
 
 ##@ Deploy

@@ -32,6 +32,8 @@ type outcome struct {
 	unknown     []string // nodes that run the identity and that the API server does not show
 	again       []string // nodes that were deleted and registered again under pods of the identity
 	lingers     time.Duration
+	// retry is how long it is until the first of the failed writes may be tried again; zero where that is not known.
+	retry time.Duration
 	// unfederated are the trust domains that the identity wants to federate with, and of which SPIRE has no bundle.
 	unfederated []string
 	// unnamed are the Services that the identity is not named after since there are too many.
@@ -60,7 +62,8 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 	want := slices.Concat(parents, outcome.want)
 	held := r.held(owner, parents)
 	plan := spire.Diff(want, held)
-	surplus := plan.Delete
+	unneeded := plan.Delete
+	surplus := unneeded
 	if len(identity.UnknownNodes) > 0 { // whether an entry is in surplus shows only when every node of its pods is known
 		surplus, plan.Delete = nil, nil
 	} else if accepted { // else it is so by somebody's word, such as a grant that was taken back: that is not put off
@@ -76,15 +79,11 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 		plan.Delete, outcome.braked = r.Brake.Pass(owner, surplus, plan.Delete)
 		outcome.release = r.Brake.Command()
 	}
+	if accepted {
+		keepCurrent(&plan, identity, held, unneeded)
+	}
 	if outcome.state.Err == nil && !plan.Empty() {
-		duplicates, err := r.withoutDuplicates(ctx, &plan, held)
-		results, failed := r.SPIRE.Apply(ctx, plan)
-		r.Surplus.Deleted(owner, deleted(results))
-		outcome.state = r.SPIRE.State()
-		if err = cmp.Or(err, failed); err != nil && outcome.state.Err == nil {
-			outcome.state.Err = err
-		}
-		outcome.failed = append(failures(results), duplicates...)
+		r.write(ctx, owner, plan, held, &outcome)
 		if outcome.refused() && len(identity.FederatesWith) > 0 {
 			// A bundle may have gone just now. If so, its identities are woken; if this fails, the audit finds the same.
 			_ = r.SPIRE.ReadBundles(ctx)
@@ -93,6 +92,34 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 	left := spire.Diff(want, r.held(owner, parents))
 	outcome.missing = slices.Concat(left.Create, left.Update)
 	return outcome
+}
+
+// write writes a plan, but for what SPIRE has refused a short time ago.
+func (r *ServiceIdentityReconciler) write(ctx context.Context, owner spire.Owner, plan spire.Plan, held []spire.Held, o *outcome) {
+	waiting := r.Refusals.hold(owner, &plan)
+	tried := plan
+	duplicates, err := r.withoutDuplicates(ctx, &plan, held)
+	results, failed := r.SPIRE.Apply(ctx, plan)
+	r.Surplus.Deleted(owner, deleted(results))
+	o.state = r.SPIRE.State()
+	if err = cmp.Or(err, failed); err != nil && o.state.Err == nil {
+		o.state.Err = err
+	}
+	o.retry = r.Refusals.note(owner, tried, slices.Concat(results, duplicates))
+	o.failed = slices.Concat(failures(results), duplicates, waiting)
+}
+
+// keepCurrent has entries that stay for a while, though no pod needs them, say what the identity says now: they would give it
+// to pods that it has ceased to select.
+func keepCurrent(plan *spire.Plan, identity mesh.Identity, held []spire.Held, unneeded []string) {
+	for _, entry := range held {
+		if !slices.Contains(unneeded, entry.ID) || slices.Contains(plan.Delete, entry.ID) {
+			continue
+		}
+		if current := spire.Current(identity, entry); !entry.Equal(current) {
+			plan.Update = append(plan.Update, current)
+		}
+	}
 }
 
 // remove deletes every entry of an owner: of one that was deleted at once; of one that is just not there any more, after

@@ -62,7 +62,7 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 	case o.state.Err != nil:
 		condition.Reason = meshv1alpha1.ReasonSPIREUnavailable
 		condition.Message = "the SPIRE server does not answer; its entries stay as they are, pods that have the identity keep it for another " + object.Status.OutageBudget +
-			" at least from " + o.state.Since.UTC().Format(time.RFC3339) + " on, and this is retried automatically: " + o.state.Err.Error()
+			" at least from " + awaySince(object, o).UTC().Format(time.RFC3339) + " on, and this is retried automatically: " + o.state.Err.Error()
 	case !o.decided:
 		condition.Reason, condition.Message = meshv1alpha1.ReasonSyncing, "the manager is reading what the SPIRE server holds"
 	case o.refused():
@@ -102,6 +102,15 @@ func setRegistered(object *meshv1alpha1.ServiceIdentity, accepted bool, o outcom
 		qualify(&condition, o)
 	}
 	set(&object.Status.Conditions, object.Generation, condition)
+}
+
+// awaySince is since when SPIRE is known not to answer: a manager that has just started knows of it by the status.
+func awaySince(object *meshv1alpha1.ServiceIdentity, o outcome) time.Time {
+	was := meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionRegistered)
+	if was != nil && was.Reason == meshv1alpha1.ReasonSPIREUnavailable && was.LastTransitionTime.Time.Before(o.state.Since) {
+		return was.LastTransitionTime.Time
+	}
+	return o.state.Since
 }
 
 // qualify says of an identity that has all that it needs what is not as its author may think. Every message is kept; of the

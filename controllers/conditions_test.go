@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -109,9 +110,15 @@ func TestEntriesWithoutAnObjectAreRemovedOnlyWhereItWasSeen(t *testing.T) {
 	if w.count() != 0 {
 		t.Error("who is seen is no orphan any more")
 	}
-	w.Forget(known)
-	if w.Knows(known) {
-		t.Error("who is forgotten is not known")
+	w.Left(known)
+	if !w.Knows(known) {
+		t.Error("who has gone is known: a restored SPIRE server may have its entries again")
+	}
+	for i := range mostGone {
+		w.Left(identityOwner(types.NamespacedName{Name: fmt.Sprintf("gone-%d", i)}))
+	}
+	if w.Knows(known) || len(w.seen) > mostGone+1 {
+		t.Errorf("%d are remembered, or the one that went first is", len(w.seen))
 	}
 }
 

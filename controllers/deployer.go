@@ -88,6 +88,8 @@ type facts struct {
 	// applied is why the wanted objects are not all there.
 	applied    error
 	deployment *appsv1.Deployment
+	// leaving are the claims of its volumes that somebody deletes.
+	leaving []types.NamespacedName
 	// behind says that the Deployment is not yet the one that was applied: the cache has not shown it.
 	behind   bool
 	pods     []corev1.Pod // that are not being deleted
@@ -156,6 +158,9 @@ func (d *Deployer) deploy(ctx context.Context, key mesh.ProxyKey, owner client.O
 	applied := d.write(ctx, owner, want)
 	facts, err := d.observe(ctx, key, owner)
 	facts.applied = applied
+	if err == nil {
+		facts.leaving, err = d.Objects.leaving(ctx, want.all())
+	}
 	if err != nil {
 		return deployed{}, errors.Join(applied, err)
 	}
@@ -167,14 +172,24 @@ func (d *Deployer) write(ctx context.Context, owner client.Object, r rendering) 
 	if !r.accepted {
 		return nil
 	}
-	want := make([]client.Object, len(r.objects))
-	for i, object := range r.objects {
-		want[i] = object
-	}
-	if err := d.Objects.Apply(ctx, owner, want); err != nil || len(r.problems) > 0 {
+	want := r.all()
+	claims := claimsOf(want)
+	before := d.Objects.uids(claims)
+	err := d.Objects.Apply(ctx, owner, want)
+	d.tellLost(owner, claims, before)
+	if err != nil || len(r.problems) > 0 {
 		return err
 	}
 	return d.Objects.Prune(ctx, owner, want)
+}
+
+// all are the objects, as the API server's client has them.
+func (r rendering) all() []client.Object {
+	all := make([]client.Object, len(r.objects))
+	for i, object := range r.objects {
+		all[i] = object
+	}
+	return all
 }
 
 // observe reads what there is of an owner.

@@ -68,6 +68,16 @@ var _ = Describe("a fault is named in the status within 5 s, and what it kept fr
 		}
 		Expect(object.Status.WaitingPods).To(BeEmpty())
 	}
+	// label gives the labels to all pods beside the object.
+	label := func(object *meshv1alpha1.ServiceIdentity, labels map[string]string) {
+		GinkgoHelper()
+		pods := &corev1.PodList{}
+		Expect(live.List(ctx, pods, client.InNamespace(object.Namespace))).To(Succeed())
+		for i := range pods.Items {
+			pods.Items[i].Labels = labels
+			Expect(live.Update(ctx, &pods.Items[i])).To(Succeed())
+		}
+	}
 	// ofIdentities reports whether a plan is for more than node aliases.
 	ofIdentities := func(plan spire.Plan) bool {
 		for _, id := range plan.IDs() {
@@ -98,7 +108,7 @@ var _ = Describe("a fault is named in the status within 5 s, and what it kept fr
 		})
 		object, nodes := spread(4)
 		Eventually(stopped.Load).Should(BeTrue())
-		registered(object, soon, "Unknown SPIREUnavailable", "keep it for another 30m0s at least from ")
+		registered(object, soon, "Unknown SPIREUnavailable", "keep it for another 27m0s at least from ")
 		GinkgoLogr.Info("named", "after", time.Since(stoppedAt).String())
 		Expect(object.Status.WaitingPods).To(HaveLen(1))
 		Expect(object.Status.WaitingPods[0].Reason).To(Equal("SPIREUnavailable"))
@@ -153,12 +163,7 @@ var _ = Describe("a fault is named in the status within 5 s, and what it kept fr
 		}}})
 		Expect(err).NotTo(HaveOccurred())
 		Expect(made.Results[0].Status.Code).To(BeZero())
-		pods := &corev1.PodList{}
-		Expect(live.List(ctx, pods, client.InNamespace(object.Namespace))).To(Succeed())
-		for i := range pods.Items {
-			pods.Items[i].Labels = map[string]string{"tier": "gold"}
-			Expect(live.Update(ctx, &pods.Items[i])).To(Succeed())
-		}
+		label(object, map[string]string{"tier": "gold"})
 		object.Spec.PodLabels = map[string]meshv1alpha1.LabelValue{"tier": "gold"}
 		Expect(live.Update(ctx, object)).To(Succeed())
 		registered(object, soon, "False Conflict", "the-same")
@@ -170,6 +175,29 @@ var _ = Describe("a fault is named in the status within 5 s, and what it kept fr
 		Expect(err).NotTo(HaveOccurred())
 		registered(object, 30*time.Second, "True Registered", "")
 		Expect(object.Status.Entries.Summary).To(Equal("2/2"))
+	})
+
+	It("a call fails that nobody else makes, so that nobody else finds out", func() {
+		var failed atomic.Int32
+		startManager(apiServer.Config, server, func(f *faulty) {
+			f.list = func(ctx context.Context, q spireclient.Query) (spireclient.Page, error) {
+				if q.SPIFFEID != "" && failed.Add(1) <= 3 {
+					return spireclient.Page{}, status.Error(codes.Unavailable, "the connection was reset")
+				}
+				return f.Client.List(ctx, q)
+			}
+		})
+		object, nodes := spread(1)
+		complete(object, nodes)
+		label(object, map[string]string{"tier": "gold"})
+		object.Spec.PodLabels = map[string]meshv1alpha1.LabelValue{"tier": "gold"}
+		Expect(live.Update(ctx, object)).To(Succeed())
+		registered(object, soon, "Unknown SPIREUnavailable", "the connection was reset")
+		registered(object, 30*time.Second, "True Registered", "")
+		entry, err := server.Entries.GetEntry(ctx, &entryv1.GetEntryRequest{Id: entryID(object, nodes[0])})
+		Expect(err).NotTo(HaveOccurred())
+		Expect(entry.Selectors).To(HaveLen(3))
+		Expect(failed.Load()).To(BeNumerically(">=", 4))
 	})
 
 	It("the leader is lost in the middle of a pass, and the next one goes on where it stopped", func() {
@@ -217,13 +245,13 @@ var _ = Describe("the pods that wait", func() {
 		Expect(waiting[0]).To(Equal(meshv1alpha1.WaitingPods{Reason: "NodeUnknown", Count: 1, Names: []string{lost.Name}}))
 		Expect(waiting[1]).To(And(HaveField("Reason", "Unscheduled"), HaveField("Count", int32(12)), HaveField("Names", HaveLen(10))))
 		Expect(unscheduled).To(ContainElements(waiting[1].Names))
-		Expect(r.identity(key).Status.OutageBudget).To(Equal("30m0s"))
+		Expect(r.identity(key).Status.OutageBudget).To(Equal("27m0s"))
 
 		object = r.identity(key)
 		object.Spec.X509SVIDTTL = "4h"
 		Expect(live.Update(r.ctx, object)).To(Succeed())
 		r.reconcile(key, object)
-		Expect(r.identity(key).Status.OutageBudget).To(Equal("2h0m0s"))
+		Expect(r.identity(key).Status.OutageBudget).To(Equal("1h48m0s"))
 	})
 
 	It("wait for the identity to be accepted", func() {

@@ -71,6 +71,8 @@ func (j judge) workloadReady() {
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonApplyFailed, j.facts.applied.Error())
 	case !j.want.accepted || len(j.want.problems) > 0:
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonNotAccepted, "what runs stays as it is, since it is not known what should: see the other conditions")
+	case len(j.facts.leaving) > 0:
+		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonVolumeTerminating, leavingClaim(j.facts.leaving[0]))
 	case deployment == nil || j.facts.behind:
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonProgressing, "its Deployment is being made")
 	case deployment.Spec.Replicas != nil && *deployment.Spec.Replicas == 0 && deployment.Status.Replicas == 0 && settled(deployment):

@@ -146,20 +146,21 @@ func TestWorkloadReadySaysWhatStandsInTheWay(t *testing.T) {
 		facts             facts
 		verdict, mentions string
 	}{
-		"every pod is available":      {accepted, facts{deployment: deployment(2, 2, 2, 2)}, "True Available", "2 of 2 pods"},
-		"its change is not seen yet":  {accepted, facts{deployment: deployment(1, 2, 2, 2)}, "False Progressing", ""},
-		"an old pod is still there":   {accepted, facts{deployment: deployment(2, 3, 2, 2)}, "False Progressing", ""},
-		"a pod is not available":      {accepted, facts{deployment: deployment(2, 2, 2, 1)}, "False Progressing", "2 of 2 pods are of the wanted revision, 1 available"},
-		"pods cannot be made":         {accepted, facts{deployment: quota}, "False Progressing", "exceeded quota"},
-		"there is no Deployment":      {accepted, facts{}, "False Progressing", "is being made"},
-		"an object is refused":        {accepted, facts{applied: errors.New("apply Service: port 0"), deployment: deployment(2, 2, 2, 2)}, "False ApplyFailed", "port 0"},
-		"an object is somebody's":     {accepted, facts{applied: fmt.Errorf("Service x exists and %w", errForeign)}, "False ForeignObject", "Service x"},
-		"the identity is refused":     {rendering{}, facts{deployment: deployment(2, 2, 2, 2)}, "False NotAccepted", "stays as it is"},
-		"the objects are not whole":   {rendering{accepted: true, problems: []mesh.Problem{{}}}, facts{deployment: deployment(2, 2, 2, 2)}, "False NotAccepted", ""},
-		"a pod waits for its proxy":   {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{proxyStarts()}}, "False Progressing", "pod a runs its proxy, which has no identity or no config yet"},
-		"a pod cannot be placed":      {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{unschedulable()}}, "False Progressing", "pod a cannot be scheduled: no node"},
-		"a container ended in error":  {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{crashed()}}, "False Progressing", "container app end with exit code 2"},
-		"only a pod of many is named": {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{crashed(), readyPod()}}, "False Progressing", "pod a"},
+		"every pod is available":              {accepted, facts{deployment: deployment(2, 2, 2, 2)}, "True Available", "2 of 2 pods"},
+		"its change is not seen yet":          {accepted, facts{deployment: deployment(1, 2, 2, 2)}, "False Progressing", ""},
+		"an old pod is still there":           {accepted, facts{deployment: deployment(2, 3, 2, 2)}, "False Progressing", ""},
+		"a pod is not available":              {accepted, facts{deployment: deployment(2, 2, 2, 1)}, "False Progressing", "2 of 2 pods are of the wanted revision, 1 available"},
+		"pods cannot be made":                 {accepted, facts{deployment: quota}, "False Progressing", "exceeded quota"},
+		"there is no Deployment":              {accepted, facts{}, "False Progressing", "is being made"},
+		"an object is refused":                {accepted, facts{applied: errors.New("apply Service: port 0"), deployment: deployment(2, 2, 2, 2)}, "False ApplyFailed", "port 0"},
+		"an object is somebody's":             {accepted, facts{applied: fmt.Errorf("Service x exists and %w", errForeign)}, "False ForeignObject", "Service x"},
+		"the identity is refused":             {rendering{}, facts{deployment: deployment(2, 2, 2, 2)}, "False NotAccepted", "stays as it is"},
+		"the objects are not whole":           {rendering{accepted: true, problems: []mesh.Problem{{}}}, facts{deployment: deployment(2, 2, 2, 2)}, "False NotAccepted", ""},
+		"a pod waits for its proxy":           {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{proxyStarts()}}, "False Progressing", "pod a runs its proxy, which has no identity or no config yet"},
+		"a gateway waits for its certificate": {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{gatewayStarts()}}, "False Progressing", "kubectl logs -n edge a -c proxy; where both are True, it cannot use the certificate of a listener: tls.crt and tls.key of each Secret must be PEM and belong together: pay-tls, shop-tls"},
+		"a pod cannot be placed":              {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{unschedulable()}}, "False Progressing", "pod a cannot be scheduled: no node"},
+		"a container ended in error":          {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{crashed()}}, "False Progressing", "container app end with exit code 2"},
+		"only a pod of many is named":         {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{crashed(), readyPod()}}, "False Progressing", "pod a"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			verdict, message := judged(judge{deployed: deployed{want: test.want, facts: test.facts}}, meshv1alpha1.ConditionWorkloadReady, judge.workloadReady)
@@ -179,6 +180,17 @@ func proxyStarts() corev1.Pod {
 		InitContainerStatuses: []corev1.ContainerStatus{{Name: workload.ContainerProxy, Started: &started, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}},
 		ContainerStatuses:     []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}}},
 	}}
+}
+
+func gatewayStarts() corev1.Pod {
+	pod := proxyStarts()
+	pod.Namespace, pod.Labels = "edge", map[string]string{meshv1alpha1.LabelGateway: "public"}
+	pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses = nil, pod.Status.InitContainerStatuses
+	pod.Spec.Volumes = []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}}}
+	for _, name := range []string{"shop-tls", "pay-tls", "shop-tls"} {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name}}})
+	}
+	return pod
 }
 
 func unschedulable() corev1.Pod {

@@ -29,6 +29,14 @@ const shortGrace = 2 * time.Second
 type faulty struct {
 	*spireclient.Client
 	apply func(ctx context.Context, plan spire.Plan) ([]spireclient.Result, error)
+	list  func(ctx context.Context, q spireclient.Query) (spireclient.Page, error)
+}
+
+func (f *faulty) List(ctx context.Context, q spireclient.Query) (spireclient.Page, error) {
+	if f.list == nil {
+		return f.Client.List(ctx, q)
+	}
+	return f.list(ctx, q)
 }
 
 func (f *faulty) Apply(ctx context.Context, plan spire.Plan) ([]spireclient.Result, error) {
@@ -85,7 +93,7 @@ func tryManager(config *rest.Config, server *lab.SPIREServer, faults ...func(*fa
 		Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Brake: m.brake, Witness: witness,
 		Adopting: &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
 		Names:    &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
-		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour,
+		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &controllers.Refusals{Most: audit, Clock: clock.RealClock{}},
 		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
 	}).SetupWithManager(mgr)).To(Succeed())
 	Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr)).To(Succeed())

@@ -107,7 +107,7 @@ func waitsFor(pod *corev1.Pod) string {
 		case waiting != nil && waiting.Reason != "PodInitializing" && waiting.Reason != "ContainerCreating":
 			return fmt.Sprintf("cannot run its container %s: %s", status.Name, strings.TrimSuffix(waiting.Reason+": "+waiting.Message, ": "))
 		case status.Name == workload.ContainerProxy && status.State.Running != nil && (status.Started == nil || !*status.Started):
-			return fmt.Sprintf("runs its proxy, which has no identity or no config yet: see the conditions Registered and Programmed, and kubectl logs -n %s %s -c %s", pod.Namespace, pod.Name, status.Name)
+			return fmt.Sprintf("runs its proxy, which has no identity or no config yet: see the conditions Registered and Programmed, and kubectl logs -n %s %s -c %s%s", pod.Namespace, pod.Name, status.Name, orSecrets(pod))
 		case status.State.Running != nil && !status.Ready:
 			return fmt.Sprintf("runs its container %s, which is not ready: see kubectl logs -n %s %s -c %s", status.Name, pod.Namespace, pod.Name, status.Name)
 		case status.State.Terminated != nil && status.State.Terminated.ExitCode != 0:
@@ -115,4 +115,19 @@ func waitsFor(pod *corev1.Pod) string {
 		}
 	}
 	return fmt.Sprintf("is being started: if that takes long, a volume or an image is missing, and its events say which: kubectl describe pod -n %s %s", pod.Namespace, pod.Name)
+}
+
+// orSecrets goes on with what else a gateway's proxy waits for: certificates, which are files and not config.
+func orSecrets(pod *corev1.Pod) string {
+	var secrets []string
+	for _, volume := range pod.Spec.Volumes {
+		if volume.Secret != nil {
+			secrets = append(secrets, volume.Secret.SecretName)
+		}
+	}
+	if pod.Labels[meshv1alpha1.LabelGateway] == "" || len(secrets) == 0 {
+		return ""
+	}
+	slices.Sort(secrets)
+	return "; where both are True, it cannot use the certificate of a listener: tls.crt and tls.key of each Secret must be PEM and belong together: " + names(slices.Compact(secrets))
 }

@@ -188,6 +188,14 @@ func (r *meshRig) message(name, condition string) string {
 	return meta.FindStatusCondition(r.get(name).Status.Conditions, condition).Message
 }
 
+// told are the events since it was asked last.
+func (r *meshRig) told() (all []string) {
+	for len(r.events.Events) > 0 {
+		all = append(all, <-r.events.Events)
+	}
+	return all
+}
+
 func calling(callee string, port int32) func(*meshv1alpha1.MeshServiceSpec) {
 	return func(spec *meshv1alpha1.MeshServiceSpec) {
 		spec.DependsOn = append(spec.DependsOn, meshv1alpha1.Dependency{

@@ -27,6 +27,7 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/workload"
 )
 
 // meshTriggers say whose Mesh an event concerns: the way back of World.Of. They read the cache only, by index. Of an update
@@ -151,9 +152,12 @@ func slicesOf(_ context.Context, slice client.Object) []mesh.ProxyKey {
 	return nil
 }
 
-// owned are the keys of who owns an object.
+// owned are the keys of who owns an object, or of whom a claim is that is to outlive its owner.
 func owned(_ context.Context, object client.Object) []mesh.ProxyKey {
 	owner := metav1.GetControllerOf(object)
+	if key, ok := labelled(object); ok && owner == nil && workload.Retained(object) {
+		return []mesh.ProxyKey{key}
+	}
 	if owner == nil || owner.APIVersion != meshv1alpha1.GroupVersion.String() {
 		return nil
 	}

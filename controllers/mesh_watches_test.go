@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -161,6 +162,30 @@ var _ = Describe("a running manager of the mesh", Ordered, func() {
 		Eventually(condition(pay, "WorkloadReady")).Should(Equal("True Available"))
 	})
 
+	It("follows the claim of a volume, which has no owner where it is to outlive its service", func() {
+		ns := namespace("")
+		pay := meshService(ns, "pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.Workload.Persistence = &meshv1alpha1.Persistence{Size: "1Gi", MountPath: "/data"}
+		})
+		accept(pay)
+		Eventually(condition(pay, "Accepted")).Should(Equal("True Accepted"))
+		Eventually(condition(pay, "WorkloadReady")).Should(Equal("False Progressing"))
+		claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "pay-data"}}
+		Expect(live.Delete(ctx, claim)).To(Succeed())
+		Eventually(condition(pay, "WorkloadReady")).Should(Equal("False VolumeTerminating"))
+
+		Expect(live.Get(ctx, client.ObjectKeyFromObject(claim), claim)).To(Succeed())
+		lost := claim.UID
+		claim.Finalizers = nil
+		Expect(live.Update(ctx, claim)).To(Succeed())
+		Eventually(func() (types.UID, error) {
+			again := &corev1.PersistentVolumeClaim{}
+			err := live.Get(ctx, client.ObjectKeyFromObject(claim), again)
+			return again.UID, client.IgnoreNotFound(err)
+		}).ShouldNot(BeElementOf(lost, types.UID("")))
+		Eventually(condition(pay, "WorkloadReady")).Should(Equal("False Progressing"))
+	})
+
 	It("follows a gateway, its keys, whom it admits, and who exposes", func() {
 		ns := namespace("")
 		gateway := &meshv1alpha1.MeshGateway{ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "public"}}
@@ -197,6 +222,7 @@ var _ = Describe("a running manager of the mesh", Ordered, func() {
 		Eventually(func() []meshv1alpha1.ExposureRecord { condition(pay, "Exposed")(); return pay.Status.Exposures }).Should(Equal([]meshv1alpha1.ExposureRecord{{
 			Name: "api", Gateway: meshv1alpha1.ObjectReference{Name: "public", Namespace: meshv1alpha1.NamespaceName(ns.Name)},
 			Hostnames: []meshv1alpha1.Hostname{"pay.example.com"}, Paths: []string{"POST /payment.v1.PaymentService/GetPayment"},
+			Port: "grpc", Size: 1024,
 		}}))
 		patch(elder, map[string]any{"expose": pay.Spec.Expose})
 		Eventually(condition(elder, "Exposed")).Should(Equal("False RouteClaimed"))

@@ -3,8 +3,6 @@ package controllers_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -459,6 +457,39 @@ var _ = Describe("reconciling a MeshService", func() {
 		Expect(claim.OwnerReferences).To(BeEmpty())
 	})
 
+	It("says that the claim of its volume is being deleted before that goes, and that the next one is empty", func() {
+		r.reconcile("pay", r.service("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.Workload.Persistence = &meshv1alpha1.Persistence{Size: "1Gi", MountPath: "/data"}
+		}))
+		r.accept("pay")
+		r.running("pay")
+		claim := &corev1.PersistentVolumeClaim{}
+		Expect(exists(claim, "pay-data")).To(BeTrue())
+		r.reconcile("pay", claim)
+		Expect(r.says("pay", "WorkloadReady")).To(Equal("True Available"))
+
+		Expect(live.Delete(r.ctx, claim)).To(Succeed()) // the API server's own finalizer keeps it while a pod uses it
+		Expect(exists(claim, "pay-data")).To(BeTrue())
+		Expect(claim.DeletionTimestamp).NotTo(BeNil())
+		r.reconcile("pay", claim)
+		Expect(r.says("pay", "WorkloadReady")).To(Equal("False VolumeTerminating"))
+		Expect(r.message("pay", "WorkloadReady")).To(ContainSubstring("kubectl get pvc -n " + r.ns.Name + " pay-data"))
+		Expect(r.says("pay", "Ready")).To(Equal("False VolumeTerminating"))
+		told := r.told()
+		Expect(told).To(ContainElement(HavePrefix("Warning VolumeTerminating")))
+		Expect(told).NotTo(ContainElement(HavePrefix("Warning VolumeLost")))
+
+		lost := claim.UID
+		claim.Finalizers = nil
+		Expect(live.Update(r.ctx, claim)).To(Succeed())
+		r.reconcile("pay", claim)
+		Expect(exists(claim, "pay-data")).To(BeTrue())
+		Expect(claim.UID).NotTo(Equal(lost))
+		Expect(r.told()).To(ContainElement(HavePrefix("Warning VolumeLost PersistentVolumeClaim " + r.ns.Name + "/pay-data was deleted")))
+		r.reconcile("pay", claim)
+		Expect(r.says("pay", "WorkloadReady")).To(Equal("True Available"))
+	})
+
 	It("needs no proxy with dataPlane Library, and no pod with no replicas", func() {
 		r.reconcile("pay", r.service("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
 			spec.DataPlane, spec.Workload.PolicySupport = meshv1alpha1.DataPlaneLibrary, meshv1alpha1.PolicySupportEnforced
@@ -483,10 +514,6 @@ var _ = Describe("reconciling a MeshService", func() {
 
 	It("tells of each turn by an event", func() {
 		r.reconcile("pay", r.service("pay", calling("contact", 50051)))
-		var all []string
-		for len(r.events.Events) > 0 {
-			all = append(all, <-r.events.Events)
-		}
-		Expect(strings.Join(all, "\n")).To(ContainSubstring("Warning ServiceNotFound"), fmt.Sprint(all))
+		Expect(r.told()).To(ContainElement(HavePrefix("Warning ServiceNotFound")))
 	})
 })

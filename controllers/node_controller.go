@@ -45,7 +45,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	case len(nodes.Items) > 0:
 		r.Witness.Saw(owner)
 	case len(held) == 0:
-		r.Witness.Forget(owner)
+		r.Witness.Left(owner)
 	case r.SPIRE.HasChildren(held[0].SPIFFEID):
 		// The node is not shown, and may run all the same; or it is one of another cluster, whose name this manager was
 		// started with. If not, the entries below the alias go as their identities find them in surplus, and the brake

@@ -224,11 +224,12 @@ func (r *ServiceIdentityReconciler) observeServices(ctx context.Context, object 
 	return nil
 }
 
-// observePods adds the pods of the identity's service account and the nodes that they are bound to. A node that the
+// observePods adds the pods of the identity's service account, which are the cache's own and not to be changed, and the nodes
+// that they are bound to. A node that the
 // cache does not show is left out, and the model says so.
 func (r *ServiceIdentityReconciler) observePods(ctx context.Context, object *meshv1alpha1.ServiceIdentity, objects *mesh.Objects) error {
 	pods := &corev1.PodList{}
-	if err := r.Client.List(ctx, pods, client.InNamespace(object.Namespace), client.MatchingFields{byServiceAccount: object.Spec.ServiceAccountName}); err != nil {
+	if err := r.Client.List(ctx, pods, client.InNamespace(object.Namespace), client.MatchingFields{byServiceAccount: object.Spec.ServiceAccountName}, client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("list the Pods of service account %s/%s: %w", object.Namespace, object.Spec.ServiceAccountName, err)
 	}
 	objects.Pods = pods.Items

@@ -3,6 +3,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,8 @@ type ServiceIdentityReconciler struct {
 	Names *Surplus
 	// Adopting keeps the entries of somebody else's that an object adopts for the grace time, from when its own are there.
 	Adopting *Surplus
+	// Refusals keep writes that SPIRE refused from being tried again with every event.
+	Refusals *Refusals
 	// Brake stops deletions when there are too many at a time.
 	Brake *Brake
 	// Witness knows which identities were there, for when one is gone without having been finalized.
@@ -60,8 +63,10 @@ type ServiceIdentityReconciler struct {
 	Census *Census
 	// DefaultTTL is how long X.509 SVIDs live whose identity does not say so: default_x509_svid_ttl of the SPIRE server.
 	DefaultTTL time.Duration
-	// RetryInterval is how long to wait before an entry that SPIRE refused, or that somebody else's stands in the way
-	// of, is tried again: nothing tells when that ends.
+	// CATTL is how long the SPIRE server's X.509 CA lives, which bounds its SVIDs: ca_ttl of the SPIRE server.
+	CATTL time.Duration
+	// RetryInterval is how long to wait before a call that failed by itself, or a deletion that SPIRE refused, is tried again:
+	// nothing tells when that ends.
 	RetryInterval time.Duration
 }
 
@@ -108,7 +113,9 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 	object.Status.OutageBudget = r.outageBudget(object).String()
 	setAccepted(object, identity, problems)
 	setRegistered(object, accepted, outcome)
-	object.Status.WaitingPods = waitingPods(object, objects.Pods, outcome)
+	if outcome.decided || object.Status.Entries == nil { // else who waits is as it was when it was known last
+		object.Status.WaitingPods = waitingPods(object, objects.Pods, outcome)
+	}
 	r.Census.count(identityOwner(req.NamespacedName), outcome)
 	setReady(&object.Status.Conditions, object.Generation, meshv1alpha1.ConditionAccepted, meshv1alpha1.ConditionRegistered)
 	return r.result(outcome), nil
@@ -131,8 +138,11 @@ func (r *ServiceIdentityReconciler) build(key types.NamespacedName, objects mesh
 // While SPIRE is away nothing is tried: the registry tells when it is back.
 func (r *ServiceIdentityReconciler) result(outcome outcome) ctrl.Result {
 	after := outcome.lingers
-	if outcome.refused() && (after == 0 || r.RetryInterval < after) {
-		after = r.RetryInterval
+	if outcome.refused() {
+		after = sooner(after, cmp.Or(outcome.retry, r.RetryInterval))
+	}
+	if outcome.state.Err != nil && r.SPIRE.State().Err == nil { // a single call failed, and nobody else will have noticed
+		after = sooner(after, r.RetryInterval)
 	}
 	return ctrl.Result{RequeueAfter: after}
 }
@@ -183,7 +193,8 @@ func (r *ServiceIdentityReconciler) forget(owner spire.Owner) {
 	r.Names.Forget(owner)
 	r.Adopting.Forget(owner)
 	r.Brake.Forget(owner)
-	r.Witness.Forget(owner)
+	r.Refusals.Forget(owner)
+	r.Witness.Left(owner)
 	r.Census.forget(owner)
 }
 

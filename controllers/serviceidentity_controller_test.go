@@ -10,6 +10,7 @@ import (
 	. "github.com/onsi/gomega"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
 	spiretypes "github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,6 +18,7 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire"
 	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/test/lab"
 )
@@ -87,6 +89,28 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		Expect(entry.GetDnsNames()).To(Equal([]string{"pay.example.com"}))
 		Expect(entry.GetHint()).To(Equal("internal"))
 		Expect(entry.GetRevisionNumber()).To(Equal(int64(1)))
+	})
+
+	It("takes the identity from pods that it selects no more at once, also where their node's entry stays for a while", func() {
+		ns, on, off := namespace(""), node(), node()
+		object := identity(ns, "pay")
+		gold := pod(ns, "pay", on.Name)
+		gold.Labels = map[string]string{"tier": "gold"}
+		Expect(live.Update(r.ctx, gold)).To(Succeed())
+		r.reconcile(mesh.KeyOf(object), ns, on, off, gold, pod(ns, "pay", off.Name), object)
+		object = r.identity(mesh.KeyOf(object))
+		object.Spec.PodLabels = map[string]meshv1alpha1.LabelValue{"tier": "gold"}
+		Expect(live.Update(r.ctx, object)).To(Succeed())
+		r.reconcile(mesh.KeyOf(object), object)
+		for _, node := range []*corev1.Node{on, off} {
+			Expect(r.entries()[entryID(object, node)].GetSelectors()).To(ContainElement(HaveField("Value", "pod-label:tier:gold")))
+		}
+		written := r.writes()
+		r.reconcile(mesh.KeyOf(object))
+		Expect(r.writes()).To(Equal(written))
+		r.clock.Step(grace)
+		r.reconcile(mesh.KeyOf(object))
+		Expect(r.entries()).To(And(HaveKey(entryID(object, on)), Not(HaveKey(entryID(object, off)))))
 	})
 
 	It("keeps the entry of a node whose last pod left for the grace time, unchanged where the pod comes back", func() {
@@ -257,6 +281,13 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		r.reconcile(mesh.KeyOf(object))
 		Expect(r.condition(mesh.KeyOf(object), "Registered")).To(Equal("Unknown SPIREUnavailable"))
 		Expect(r.identity(mesh.KeyOf(object)).Status.Entries.Summary).To(Equal("1/1"))
+		Expect(r.identity(mesh.KeyOf(object)).Status.WaitingPods).To(BeEmpty(), "its pod has the identity as far as anybody knows")
+		since := r.message(mesh.KeyOf(object), "Registered")
+		Expect(since).To(ContainSubstring("for another 27m0s at least from "))
+		r.clock.Step(time.Hour)
+		r.restart()
+		r.reconcile(mesh.KeyOf(object))
+		Expect(r.message(mesh.KeyOf(object), "Registered")).To(Equal(since), "it is away for as long as the managers before knew")
 		r.spire.Start(GinkgoT())
 		Eventually(func() bool { return r.registry.State().Answers() }).Should(BeTrue())
 	})
@@ -287,15 +318,31 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(created.Results[0].Status.Code).To(BeZero())
 		result := r.reconcile(key, ns, node, pod(ns, "pay", node.Name), object)
-		Expect(result.RequeueAfter).To(Equal(retry))
+		Expect(result.RequeueAfter).To(Equal(time.Second))
 		Expect(r.condition(key, "Registered")).To(Equal("False Conflict"))
 		Expect(r.message(key, "Registered")).To(ContainSubstring("entry foreign, which is not this object's"))
 		Expect(r.identity(key).Status.Entries.Summary).To(Equal("0/1"))
 		Expect(slices.Collect(maps.Keys(r.entries()))).To(ConsistOf("foreign", aliasID(node)))
 		Expect(r.entries()["foreign"].GetRevisionNumber()).To(BeZero())
 
+		By("trying again after ever longer pauses, whatever happens meanwhile")
+		other, tried := identity(ns, "other"), r.writes()
+		r.reconcile(key, other, pod(ns, "other", node.Name))
+		Expect(r.writes()).To(Equal(tried))
+		Expect(r.condition(key, "Registered")).To(Equal("False Conflict"))
+		for _, pause := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, retry, retry} {
+			r.clock.Step(pause - time.Millisecond)
+			r.reconcile(key)
+			Expect(r.writes()).To(Equal(tried))
+			r.clock.Step(time.Millisecond)
+			Expect(r.reconcile(key).RequeueAfter).To(Equal(min(2*pause, retry)))
+			tried++
+			Expect(r.writes()).To(Equal(tried))
+		}
+
 		_, err = r.spire.Entries.BatchDeleteEntry(r.ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{"foreign"}})
 		Expect(err).NotTo(HaveOccurred())
+		r.clock.Step(retry)
 		Expect(r.reconcile(key)).To(Equal(ctrl.Result{}))
 		Expect(r.condition(key, "Ready")).To(Equal("True Ready"))
 	})
@@ -361,6 +408,23 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		Expect(<-r.events.Events).To(HavePrefix("Warning NotAccepted"))
 		r.reconcile(mesh.KeyOf(object))
 		Expect(r.events.Events).To(BeEmpty())
+	})
+
+	It("removes the entries of a deleted identity again that a restored SPIRE server has", func() {
+		ns, on := namespace(""), node()
+		object := identity(ns, "pay")
+		key := mesh.KeyOf(object)
+		r.reconcile(key, ns, on, pod(ns, "pay", on.Name), object)
+		backup := r.entries()[entryID(object, on)]
+		gone(object)
+		r.reconcile(key, object)
+		Expect(r.entries()).NotTo(HaveKey(entryID(object, on)))
+		r.createByHand(backup)
+		Eventually(func() []spire.Held { return r.registry.Of(spire.Owner{Kind: spire.OwnerIdentity, Identity: key}) }).Should(HaveLen(1))
+		Expect(r.reconcile(key).RequeueAfter).To(Equal(grace))
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).NotTo(HaveKey(entryID(object, on)))
 	})
 
 	It("leaves entries alone whose identity does not exist and was never seen, and counts them", func() {

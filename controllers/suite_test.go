@@ -110,7 +110,7 @@ func newRig() *rig {
 		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Brake: brake, Witness: witness,
 		Adopting: &controllers.Surplus{Grace: grace, Clock: r.clock},
 		Names:    &controllers.Surplus{Grace: grace, Clock: r.clock},
-		Census:   controllers.NewCensus(r.metrics, surplus), DefaultTTL: time.Hour, Events: r.events, RetryInterval: retry,
+		Census:   controllers.NewCensus(r.metrics, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &controllers.Refusals{Most: retry, Clock: r.clock}, Events: r.events, RetryInterval: retry,
 	}
 	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness}
 	ended := make(chan error, 2)
@@ -198,6 +198,8 @@ func (r *rig) settle(written ...client.Object) {
 				seen = partial("Node")
 			} else if _, isNamespace := seen.(*corev1.Namespace); isNamespace {
 				seen = partial("Namespace")
+			} else if _, isClaim := seen.(*corev1.PersistentVolumeClaim); isClaim {
+				seen = partial("PersistentVolumeClaim")
 			}
 			inCache, inServer := r.cached.Get(r.ctx, key, seen), live.Get(r.ctx, key, now)
 			if client.IgnoreNotFound(inCache) != nil || client.IgnoreNotFound(inServer) != nil {

@@ -71,11 +71,21 @@ func (o *outcome) serves() func(node string) bool {
 	return served.Has
 }
 
-// outageBudget is how long an X.509 SVID lives on at least when it cannot be renewed: agents renew it at half its lifetime.
+// SPIRE's server makes a new CA in time to have a sixth of the old one's lifetime left, seven days at most, when it begins to sign with
+// it (pkg/server/ca/manager), and no SVID outlives the CA. Its agents renew at half of an SVID's lifetime, give or take a
+// tenth of that (pkg/common/rotationutil).
+const (
+	caShare    = 6
+	caMost     = 7 * 24 * time.Hour
+	leastShare = 0.45
+)
+
+// outageBudget is how long an X.509 SVID lives on at least when it cannot be renewed.
 func (r *ServiceIdentityReconciler) outageBudget(object *meshv1alpha1.ServiceIdentity) time.Duration {
 	lifetime := r.DefaultTTL
 	if ttl, err := time.ParseDuration(string(object.Spec.X509SVIDTTL)); err == nil && ttl > 0 {
 		lifetime = ttl
 	}
-	return lifetime / 2
+	lifetime = min(lifetime, r.CATTL/caShare, caMost)
+	return time.Duration(leastShare * float64(lifetime)).Round(time.Second)
 }

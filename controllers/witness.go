@@ -8,12 +8,18 @@ import (
 	"github.com/jia-app/paymesh/internal/spire"
 )
 
+// mostGone is how many owners are remembered that have gone.
+const mostGone = 10_000
+
 // Witness remembers which owners this process has seen in the API server. Entries whose owner is not there are removed
 // only where it was seen before: a manager that was started with another cluster's name finds nothing but entries without
 // owners, and must leave them alone. Those it only counts, in the metric paymesh_spire_orphaned_entries.
 type Witness struct {
-	mu      sync.Mutex
-	seen    map[spire.Owner]bool
+	mu sync.Mutex
+	// seen has the owners that are there, with true, and those that have gone, with false.
+	seen map[spire.Owner]bool
+	// went are the owners that have gone, in their order.
+	went    []spire.Owner
 	orphans map[spire.Owner]int
 }
 
@@ -41,15 +47,27 @@ func (w *Witness) Saw(owner spire.Owner) {
 func (w *Witness) Knows(owner spire.Owner) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.seen[owner]
+	_, known := w.seen[owner]
+	return known
 }
 
-// Forget drops an owner that is gone with all of its entries.
-func (w *Witness) Forget(owner spire.Owner) {
+// Left notes that an owner is gone with all of its entries. It is known for a long time yet: a SPIRE server that is restored
+// from a backup has them again.
+func (w *Witness) Left(owner spire.Owner) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.seen, owner)
 	delete(w.orphans, owner)
+	if there, known := w.seen[owner]; known && !there {
+		return
+	}
+	w.seen[owner] = false
+	w.went = append(w.went, owner)
+	if len(w.went) > mostGone {
+		if there := w.seen[w.went[0]]; !there {
+			delete(w.seen, w.went[0])
+		}
+		w.went = w.went[1:]
+	}
 }
 
 // Orphaned notes that entries lack their owner, and reports whether that is news.

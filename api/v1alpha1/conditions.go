@@ -90,9 +90,10 @@ const (
 	ReasonConfigInvalid = "ConfigInvalid"
 	// ReasonPatchInvalid (False): spec.workload.patch cannot be applied, or reaches what it may not.
 	ReasonPatchInvalid = "PatchInvalid"
-	// ReasonDescriptorInvalid (False): the ConfigMap of spec.api.descriptorSet is not there, or holds no descriptor set.
+	// ReasonDescriptorInvalid (False): the ConfigMap of spec.api.descriptorSet is not there, or holds no descriptor set that a
+	// gateway could load.
 	ReasonDescriptorInvalid = "DescriptorInvalid"
-	// ReasonKeysInvalid (False): the ConfigMap of a jwt is not there, or holds no set of public keys.
+	// ReasonKeysInvalid (False): the ConfigMap of a jwt is not there, or holds no set of public keys, or too large a one.
 	ReasonKeysInvalid = "KeysInvalid"
 )
 
@@ -108,6 +109,9 @@ const (
 	ReasonApplyFailed = "ApplyFailed"
 	// ReasonForeignObject (False): an object that the workload needs exists and belongs to somebody else. It is left alone.
 	ReasonForeignObject = "ForeignObject"
+	// ReasonVolumeTerminating (False): somebody deletes the claim of the volume of spec.workload.persistence, and it goes when
+	// its pod ends. The message says what keeps the volume.
+	ReasonVolumeTerminating = "VolumeTerminating"
 	// ReasonTerminating (False): the object is being deleted, and its pods end.
 	ReasonTerminating = "Terminating"
 )
@@ -147,7 +151,7 @@ const (
 	ReasonJWTUnknown = "JWTUnknown"
 	// ReasonMethodUnknown (False): the descriptor set lacks a method, or its google.api.http option where it is needed.
 	ReasonMethodUnknown = "MethodUnknown"
-	// ReasonGatewayFull (False): the routes of the gateway would become too large with the exposure.
+	// ReasonGatewayFull (False): the routes of the gateway would become too large with the exposure, or lead to too many ports.
 	ReasonGatewayFull = "GatewayFull"
 )
 

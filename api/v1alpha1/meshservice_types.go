@@ -29,6 +29,7 @@ const ProtocolGRPC Protocol = "GRPC"
 // +kubebuilder:validation:XValidation:rule="!has(self.workload.persistence) || !has(self.workload.replicas) || self.workload.replicas <= 1",fieldPath=".workload.replicas",message="workload.replicas must be 0 or 1 with workload.persistence: the volume and the store on it have one writer; leave replicas out, or persistence"
 // +kubebuilder:validation:XValidation:rule="!has(self.expose) || has(self.ports)",fieldPath=".expose",message="expose needs ports: say in ports where the process listens"
 // +kubebuilder:validation:XValidation:rule="!has(self.allow) || has(self.ports)",fieldPath=".allow",message="allow needs ports: say in ports where the process listens"
+// +kubebuilder:validation:XValidation:rule="!has(self.allow) || self.allow.map(a, a.methods.map(m, size(m)).sum() + (has(a.from.spiffeID) ? size(a.from.spiffeID) : 0)).sum() <= 32768",fieldPath=".allow",message="allow must have methods and SPIFFE IDs of together at most 32,768 characters, since the proxy has them for each port: write package.Service/* for all methods of a service, or leave rules out that nobody uses"
 // +kubebuilder:validation:XValidation:rule="!has(self.expose) || !self.expose.exists(e, has(e.transcode) && e.transcode) || has(self.api)",fieldPath=".api",message="api.descriptorSet must be given where expose has transcode: true, for it says what JSON the methods take"
 // +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || self.dependsOn.all(d, self.dependsOn.exists_one(e, e.localPort == d.localPort))",fieldPath=".dependsOn",message="dependsOn must each have a localPort of their own: choose another for one of those that share it"
 // +kubebuilder:validation:XValidation:rule="!has(self.dependsOn) || !has(self.ports) || !self.dependsOn.exists(d, self.ports.exists(p, p.port == d.localPort))",fieldPath=".dependsOn",message="dependsOn must not have a localPort that is one of ports: the process itself listens there; choose another localPort"
@@ -76,7 +77,8 @@ type MeshServiceSpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	DependsOn []Dependency `json:"dependsOn,omitempty"`
 
-	// allow are who may call this service, and which methods, at most 64 rules. Whatever no rule names is refused.
+	// allow are who may call this service, and which methods, at most 64 rules, of together at most 32,768 characters. Whatever
+	// no rule names is refused.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -440,6 +442,22 @@ type ExposureRecord struct {
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=16384
 	Paths []string `json:"paths"`
+
+	// port is the one that its routes lead to. At most 15 characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=15
+	Port string `json:"port,omitempty"`
+
+	// size is what its routes take of the gateway's room under one host name where no other exposure is transcoded, in bytes;
+	// of one that is not served just now there is none.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Size int32 `json:"size,omitempty"`
+
+	// sharedSize is what they take where others are, in bytes: then each path has descriptors of its own.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	SharedSize int32 `json:"sharedSize,omitempty"`
 }
 
 // ProxyCount counts proxies.

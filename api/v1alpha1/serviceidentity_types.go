@@ -147,7 +147,7 @@ type ServiceIdentityStatus struct {
 	WaitingPods []WaitingPods `json:"waitingPods,omitempty"`
 
 	// outageBudget is how long a pod that has its X.509 SVID keeps a valid one, at least, when the SPIRE server goes away:
-	// half of the SVID's lifetime, since agents renew it at that age. An example is 30m0s.
+	// 0.45 of the SVID's lifetime, since agents renew it at half of that, give or take a tenth of it. An example is 27m0s.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	OutageBudget string `json:"outageBudget,omitempty"`

@@ -54,7 +54,7 @@ type flags struct {
 	clusterDomain                       string
 	spireAddress, spireSocket, workload string
 	auditInterval, entryGrace           time.Duration
-	defaultTTL                          time.Duration
+	defaultTTL, caTTL                   time.Duration
 	brakeCount                          int
 	brakeShare                          float64
 	dryRun                              bool
@@ -83,6 +83,7 @@ func parseFlags(args []string) (flags, error) {
 	set.IntVar(&f.brakeCount, "deletion-brake-count", controllers.DefaultBrakeCount, "How many entries that nobody needs any more may go within a minute; more than that stay until an administrator lets them go. At least 10. Those of ServiceIdentities that somebody deletes do not count.")
 	set.Float64Var(&f.brakeShare, "deletion-brake-share", controllers.DefaultBrakeShare, "The same as a share of all entries of the cluster, above 0 and up to 1; the lower of the two limits holds, and 10 may go in any case.")
 	set.DurationVar(&f.defaultTTL, "spire-default-x509-svid-ttl", time.Hour, "The default_x509_svid_ttl of the SPIRE server: only for what status.outageBudget says of identities without x509SVIDTTL.")
+	set.DurationVar(&f.caTTL, "spire-ca-ttl", 24*time.Hour, "The ca_ttl of the SPIRE server, which no SVID outlives: only for what status.outageBudget says.")
 	set.BoolVar(&f.dryRun, "dry-run", false, "Write nothing to the SPIRE server: what would be written is logged, and shown in the condition Registered of each ServiceIdentity. Kubernetes objects are written all the same.")
 	set.StringVar(&f.metricsAddress, "metrics-bind-address", ":8443", "Where /metrics is served, over HTTPS and to those only whom the API server lets read it; 0 turns it off.")
 	set.StringVar(&f.probeAddress, "health-probe-bind-address", ":8081", "Where /healthz and /readyz are served.")
@@ -124,6 +125,8 @@ func (f flags) checkSPIRE() error {
 		return fmt.Errorf("--entry-grace is %s: want 0s or more", f.entryGrace)
 	case f.defaultTTL <= 0:
 		return fmt.Errorf("--spire-default-x509-svid-ttl is %s: want more than 0s", f.defaultTTL)
+	case f.caTTL <= 0:
+		return fmt.Errorf("--spire-ca-ttl is %s: want more than 0s", f.caTTL)
 	case f.brakeCount < controllers.LeastBrakeCount:
 		return fmt.Errorf("--deletion-brake-count is %d: want %d or more", f.brakeCount, controllers.LeastBrakeCount)
 	case !(f.brakeShare > 0 && f.brakeShare <= 1):
@@ -222,8 +225,9 @@ func addIdentities(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f
 		Client: mgr.GetClient(), Cluster: cluster, ClusterDomain: f.clusterDomain, SPIRE: entries, Surplus: surplus, Brake: brake, Witness: witness,
 		Adopting: &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
 		Names:    &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
-		Census:   controllers.NewCensus(metrics.Registry, surplus), DefaultTTL: f.defaultTTL,
-		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,
+		Census:   controllers.NewCensus(metrics.Registry, surplus), DefaultTTL: f.defaultTTL, CATTL: f.caTTL,
+		Refusals: &controllers.Refusals{Most: f.auditInterval, Clock: clock.RealClock{}},
+		Events:   mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the ServiceIdentity controller: %w", err)
 	}

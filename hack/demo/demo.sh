@@ -27,6 +27,17 @@ expect() {
   printf '%s\n' "$said"
   [[ $said == *"$expected"* ]] || { echo "demo: this must be in the answer: $expected" >&2; exit 1; }
 }
+# count URL PATTERN: the sum of a page's metrics that the pattern fits; where there is none, 0.
+count() {
+  local page
+  page=$(kubectl get --raw "$1") && awk -v pattern="$2" '$0 ~ pattern {sum += $2} END {print sum + 0}' <<<"$page"
+}
+# more_by N BEFORE NOW: a count has grown by N at least.
+more_by() {
+  [[ $2 =~ ^[0-9]+$ && $3 =~ ^[0-9]+$ ]] || { echo "demo: not two counts: '$2' and '$3'" >&2; exit 1; }
+  [ "$3" -ge $(($2 + $1)) ] || { echo "demo: it was $2 before and is $3: it must be $1 more" >&2; exit 1; }
+  echo "demo: it was $2 before these $1"
+}
 # until_true SECONDS WHAT COMMAND...: polls.
 until_true() {
   local limit=$1 what=$2 start=$SECONDS; shift 2
@@ -103,8 +114,8 @@ kubectl wait -n edge --for=condition=Ready pod/nobody --timeout=30s >/dev/null
 expect Unavailable kubectl exec -n edge nobody -- /probe call --anonymous "$payment" payment.v1.PaymentService/GetPayment '{}'
 log_of payments deployment/payment-service proxy '"log":"handshake"' PEER_DID_NOT_RETURN_A_CERTIFICATE
 stats=/api/v1/namespaces/people/pods/$(pod_of people contact-service metadata.name):15090/proxy/stats/prometheus
-refusals() { kubectl get --raw "$stats" | grep ^envoy_http_rbac_denied; }
-before=$(refusals | awk '{print $2}')
+refused="^envoy_http_rbac_denied.*inbound"
+before=$(count "$stats" "$refused")
 say "A pod with the payment service's labels and another service account: the NetworkPolicy lets it through, its SPIFFE ID is not allowed"
 kubectl wait -n payments --for=condition=Ready pod/impostor serviceidentity/impostor --timeout=30s >/dev/null
 expect PermissionDenied kubectl exec -n payments impostor -- /probe call "$contact" contact.v1.ContactService/GetUserInfo '{"user_id": "user_123"}'
@@ -114,9 +125,9 @@ forward payments deployment/payment-service 50051
 expect PermissionDenied probe call --plaintext "127.0.0.1:$forwarded" contact.v1.ContactService/GetFamilyMembers '{"family_id": "family_456"}'
 log_of people deployment/contact-service proxy '"nearest_rule":"payments' '"caller":"spiffe://jia.app/payment-service"' GetFamilyMembers people/contact-service
 say "A metric counts the refusals"
-bold "\$ kubectl get --raw $stats | grep ^envoy_http_rbac_denied"
-refusals; echo "demo: it was $before before these two"
-[ "$(refusals | awk '{print $2}')" -ge $((before + 2)) ] || { echo "demo: they must be counted" >&2; exit 1; }
+bold "\$ kubectl get --raw $stats | grep $(quoted "$refused")"
+kubectl get --raw "$stats" | grep -e "$refused"
+more_by 2 "$before" "$(count "$stats" "$refused")"
 say "A pod without those labels is stopped by the NetworkPolicy; what is open to everybody, it reaches"
 kubectl wait -n payments --for=condition=Ready pod/outsider --timeout=30s >/dev/null
 expect ': open' kubectl exec -n payments outsider -- /probe dial --wait 10s contact-service.people.svc:9090

@@ -133,22 +133,24 @@ func entryOf(element *linked.Element) *apiEntry {
 	return element.Value.(*apiEntry) //nolint:forcetypeassert // the list holds nothing else
 }
 
+// itemSize is what an entry, a service, a method or a binding takes, with its headers.
+const itemSize = 160
+
 // size is about what the entry takes in memory.
 func (e *apiEntry) size() int {
-	const item = 160 // an entry, a service, a method or a binding, with its headers
-	size := item + e.cuts
+	size := itemSize + e.cuts
 	if e.err != nil {
 		return size + len(e.err.Error())
 	}
 	for name, service := range e.api.services {
-		size += item + len(name)
+		size += itemSize + len(name)
 		if service.err != nil {
 			size += len(service.err.Error())
 		}
 		for _, method := range service.methods {
-			size += item + len(method.Name)
+			size += itemSize + len(method.Name)
 			for _, binding := range method.Bindings {
-				size += item + len(binding.HTTPMethod) + len(binding.Template)
+				size += itemSize + len(binding.HTTPMethod) + len(binding.Template)
 			}
 		}
 	}

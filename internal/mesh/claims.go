@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -33,37 +34,67 @@ type host struct {
 	name    string
 }
 
-// claims are those of all candidates, and who gets them.
+// claims are those that stand against others: what is recorded, and what has been granted.
 //
 // A candidate gets all of its claims, or none. Nobody gets what a service is recorded as being served at, but that service;
 // where two are, or none is, the candidate that comes first gets it. So an edit of an older object takes no traffic away
 // from a younger one, and who edits what is served keeps it.
 type claims map[host]*patterns
 
-// newClaims enters the claims of the candidates.
+// newClaims enters what the candidates want and have on record. The rest is entered as it is granted: many may want much that
+// they do not get.
 func newClaims(candidates []*candidate) claims {
 	all := claims{}
 	for _, c := range candidates {
+		c.incumbent = true
 		for _, hostname := range c.route.Hostnames {
 			at := host{c.gateway.Key, hostname}
-			if all[at] == nil {
-				all[at] = &patterns{}
-			}
-			for _, w := range c.wants {
-				wanted := &claim{by: c, at: at, want: w, recorded: c.service.recorded[servedAt{at, w.path}]}
-				c.claims = append(c.claims, wanted)
-				all[at].add(wanted)
+			for i := range c.wants {
+				if !c.service.recorded[servedAt{at, c.wants[i].path}] {
+					c.incumbent = false
+					continue
+				}
+				kept := &claim{by: c, at: at, want: c.wants[i], recorded: true}
+				all.enter(kept)
+				c.recorded = append(c.recorded, kept)
 			}
 		}
 	}
 	return all
 }
 
+func (a claims) enter(c *claim) {
+	if a[c.at] == nil {
+		a[c.at] = &patterns{}
+	}
+	a[c.at].add(c)
+}
+
+// claims are what the candidate wants, under each host name.
+func (c *candidate) claims() iter.Seq[claim] {
+	return func(yield func(claim) bool) {
+		for _, hostname := range c.route.Hostnames {
+			at := host{c.gateway.Key, hostname}
+			for _, w := range c.wants {
+				if !yield(claim{by: c, at: at, want: w, recorded: c.service.recorded[servedAt{at, w.path}]}) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // judge says why a candidate cannot have its claims; nil where it can. Those that come before it have theirs.
 func (a claims) judge(c *candidate) *refusal {
-	own := map[servedAt]string{}
-	for _, wanted := range c.claims {
-		if holder := a.holder(wanted); holder != nil {
+	own := map[string]string{} // under each host name the same
+	for _, wanted := range c.wants {
+		if other, ok := own[wanted.path]; ok && other != wanted.rpc {
+			return refuse(meshv1alpha1.ReasonRouteClaimed, ".methods", "%s and %s both have %s: leave one out, or change its option google.api.http", other, wanted.rpc, wanted.path)
+		}
+		own[wanted.path] = wanted.rpc
+	}
+	for wanted := range c.claims() {
+		if holder := a.holder(&wanted); holder != nil {
 			what := ""
 			if holder.path != wanted.path {
 				what = " takes some of the same paths as " + holder.path + ", which"
@@ -71,24 +102,29 @@ func (a claims) judge(c *candidate) *refusal {
 			return refuse(meshv1alpha1.ReasonRouteClaimed, "", "%s at MeshGateway %s with %s%s belongs to expose %s of MeshService %s, which had it first: choose another host name, or leave %s out",
 				wanted.path, wanted.at.gateway, wanted.at.name, what, holder.by.route.Name, holder.by.service.Key, wanted.rpc)
 		}
-		place := servedAt{wanted.at, wanted.path}
-		if other, ok := own[place]; ok && other != wanted.rpc {
-			return refuse(meshv1alpha1.ReasonRouteClaimed, ".methods", "%s and %s both have %s: leave one out, or change its option google.api.http", other, wanted.rpc, wanted.path)
-		}
-		own[place] = wanted.rpc
 	}
 	return nil
 }
 
-func (c *candidate) grant() {
-	for _, wanted := range c.claims {
+func (a claims) grant(c *candidate) {
+	for _, wanted := range c.recorded {
 		wanted.granted = true
+	}
+	for wanted := range c.claims() {
+		if !wanted.recorded {
+			granted := wanted
+			granted.granted = true
+			a.enter(&granted)
+		}
 	}
 }
 
 // holder is the claim of somebody else that stands against one; nil where none does.
 func (a claims) holder(wanted *claim) *claim {
 	var holder *claim
+	if a[wanted.at] == nil {
+		return nil
+	}
 	a[wanted.at].overlapping(wanted.pattern, func(other *claim) {
 		if !wanted.rivals(other) || !other.granted && (!other.recorded || wanted.recorded) {
 			return

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -25,6 +24,10 @@ type cutter struct {
 	// details are the messages that can be in an error of any method: those of google.rpc, and those that neither a method nor
 	// an option uses otherwise.
 	details []protoreflect.FullName
+	// always are the details with what they use, and lengths what of each file they make.
+	always  map[protoreflect.FullName]bool
+	lengths map[string]*length
+	size    int // of a set that has nothing else
 }
 
 // part is a message or an enum that is in no other, with whatever is in it.
@@ -33,6 +36,7 @@ type part struct {
 	index   int
 	message *descriptorpb.DescriptorProto
 	enum    *descriptorpb.EnumDescriptorProto
+	size    int
 	uses    []protoreflect.FullName // parts
 }
 
@@ -40,13 +44,7 @@ type part struct {
 // its own; the messages that they use, and those that can be in an error's details; no comments, and no options but
 // google.api.http. The same methods give the same bytes. What has been made is remembered with what the set, which is raw, says.
 func (c *apiCache) cut(a *api, raw []byte, methods []Method) []byte {
-	var text strings.Builder
-	of := map[protoreflect.FullName][]string{}
-	for _, method := range methods {
-		fmt.Fprintf(&text, "%s/%s\n", method.Service, method.Name)
-		of[protoreflect.FullName(method.Service)] = append(of[protoreflect.FullName(method.Service)], method.Name)
-	}
-	key := text.String()
+	key, of := grouped(methods)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if known, ok := a.made[key]; ok {
@@ -55,6 +53,30 @@ func (c *apiCache) cut(a *api, raw []byte, methods []Method) []byte {
 	a.made[key] = c.cutterOf(a, raw).assemble(of)
 	c.grew(a, len(key)+len(a.made[key]))
 	return a.made[key]
+}
+
+// sizeOf is how large the cut is, or would be: what a gateway has no room for is never made.
+func (c *apiCache) sizeOf(a *api, raw []byte, methods []Method) int {
+	key, of := grouped(methods)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if known, ok := a.sizes[key]; ok {
+		return known
+	}
+	a.sizes[key] = c.cutterOf(a, raw).measure(of)
+	c.grew(a, len(key)+itemSize)
+	return a.sizes[key]
+}
+
+// grouped is a text for the methods, and their names by service.
+func grouped(methods []Method) (key string, of map[protoreflect.FullName][]string) {
+	var text strings.Builder
+	of = map[protoreflect.FullName][]string{}
+	for _, method := range methods {
+		text.WriteString(method.Service + "/" + method.Name + "\n")
+		of[protoreflect.FullName(method.Service)] = append(of[protoreflect.FullName(method.Service)], method.Name)
+	}
+	return text.String(), of
 }
 
 // cutterOf takes a descriptor set apart, where it is not the last one that was: all methods of one are cut one after the other.
@@ -89,18 +111,17 @@ func (c *cutter) takeApart() {
 	used := map[protoreflect.FullName]bool{}
 	c.whole.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		whole := protodesc.ToFileDescriptorProto(file)
-		c.files[file.Path()] = &descriptorpb.FileDescriptorProto{Name: whole.Name, Package: whole.Package, Syntax: whole.Syntax, Edition: whole.Edition}
-		if features := whole.GetOptions().GetFeatures(); features != nil {
-			c.files[file.Path()].Options = &descriptorpb.FileOptions{Features: features}
-		}
+		lean := &descriptorpb.FileDescriptorProto{Name: whole.Name, Package: whole.Package, Syntax: whole.Syntax, Edition: whole.Edition}
+		keep := stripper{editions: file.Syntax() == protoreflect.Editions}
+		c.files[file.Path()] = lean
 		for i, message := range whole.GetMessageType() {
-			strip(message)
 			descriptor := file.Messages().Get(i)
+			keep.message(message, descriptor)
 			c.parts[descriptor.FullName()] = &part{file: file.Path(), index: i, message: message, uses: usesOf(descriptor)}
 			usedByExtensions(descriptor, used)
 		}
 		for i, enum := range whole.GetEnumType() {
-			stripEnum(enum)
+			keep.enum(enum, file.Enums().Get(i))
 			c.parts[file.Enums().Get(i).FullName()] = &part{file: file.Path(), index: i, enum: enum}
 		}
 		for i, service := range whole.GetService() {
@@ -114,23 +135,24 @@ func (c *cutter) takeApart() {
 		extensionTypes(file.Extensions(), used)
 		return true
 	})
-	c.close(used)
+	c.close(used, nil)
 	for name, of := range c.parts {
 		optional := of.file == "google/protobuf/descriptor.proto" || strings.HasPrefix(of.file, "google/api/")
 		if name.Parent() == "google.rpc" || !used[name] && of.message != nil && !optional {
 			c.details = append(c.details, name)
 		}
 	}
+	c.measureAlways()
 }
 
-// close adds whatever the parts of the set use.
-func (c *cutter) close(set map[protoreflect.FullName]bool) {
+// close adds whatever the parts of the set use and without lacks.
+func (c *cutter) close(set, without map[protoreflect.FullName]bool) {
 	open := slices.Collect(maps.Keys(set))
 	for len(open) > 0 {
 		name := open[len(open)-1]
 		open = open[:len(open)-1]
 		for _, use := range c.parts[name].uses {
-			if !set[use] {
+			if !set[use] && !without[use] {
 				set[use] = true
 				open = append(open, use)
 			}
@@ -171,7 +193,7 @@ func (c *cutter) assemble(methods map[protoreflect.FullName][]string) []byte {
 		}
 		in.Service = append(in.Service, lean)
 	}
-	c.close(needed)
+	c.close(needed, nil)
 	for _, name := range slices.SortedFunc(maps.Keys(needed), func(x, y protoreflect.FullName) int {
 		return cmp.Compare(c.parts[x].index, c.parts[y].index)
 	}) {
@@ -266,53 +288,4 @@ func usedByExtensions(message protoreflect.MessageDescriptor, into map[protorefl
 	for i := range message.Messages().Len() {
 		usedByExtensions(message.Messages().Get(i), into)
 	}
-}
-
-// strip drops what no transcoder reads: extensions, which JSON has no names for, and options that are extensions.
-func strip(message *descriptorpb.DescriptorProto) {
-	message.Extension, message.ReservedRange, message.ReservedName = nil, nil, nil
-	stripOptions(message.GetOptions())
-	for _, field := range message.GetField() {
-		stripOptions(field.GetOptions())
-	}
-	for _, oneof := range message.GetOneofDecl() {
-		stripOptions(oneof.GetOptions())
-	}
-	for _, extensions := range message.GetExtensionRange() {
-		extensions.Options = nil
-	}
-	for _, enum := range message.GetEnumType() {
-		stripEnum(enum)
-	}
-	for _, nested := range message.GetNestedType() {
-		strip(nested)
-	}
-}
-
-func stripEnum(enum *descriptorpb.EnumDescriptorProto) {
-	enum.ReservedRange, enum.ReservedName = nil, nil
-	stripOptions(enum.GetOptions())
-	for _, value := range enum.GetValue() {
-		stripOptions(value.GetOptions())
-	}
-}
-
-func stripService(service *descriptorpb.ServiceDescriptorProto) {
-	for _, method := range service.GetMethod() {
-		stripOptions(method.GetOptions())
-	}
-}
-
-func stripOptions(options proto.Message) {
-	m := options.ProtoReflect()
-	if !m.IsValid() {
-		return
-	}
-	m.SetUnknown(nil)
-	m.Range(func(field protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		if field.IsExtension() && field.FullName() != annotations.E_Http.TypeDescriptor().FullName() {
-			m.Clear(field)
-		}
-		return true
-	})
 }

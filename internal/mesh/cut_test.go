@@ -88,6 +88,11 @@ func TestACutSetHasItsMethodsWhatTheyUseAndWhatErrorsTell(t *testing.T) {
 	if !slices.Equal(has, want) {
 		t.Errorf("got  %q\nwant %q", has, want)
 	}
+	for _, methods := range [][]Method{nil, methods, {{Service: "shop.Shop", Name: "Delete"}}, {{Service: "shop.Shop", Name: "Get"}, {Service: "shop.Shop", Name: "Explain"}, {Service: "shop.Admin", Name: "Get"}}} {
+		if cut, counted := len(d.cut(methods)), apis.sizeOf(d.api, d.raw, methods); cut != counted {
+			t.Errorf("%v: %d bytes are counted, and there are %d", methods, counted, cut)
+		}
+	}
 	again := parsed(t, set)
 	again.cut([]Method{{Service: "shop.Admin", Name: "Get"}})
 	if !bytes.Equal(again.cut(methods), d.cut(methods)) {
@@ -154,6 +159,9 @@ func TestACutOfARealSetHoldsTogether(t *testing.T) {
 				t.Errorf("%s: %v", detail, err)
 			}
 		}
+		if counted := apis.sizeOf(d.api, d.raw, all[i:i+1]); counted != len(part) {
+			t.Errorf("%s: %d bytes are counted, and there are %d", all[i].Name, counted, len(part))
+		}
 		t.Logf("%s: %d of %d bytes", all[i].Name, len(part), len(raw))
 	}
 	whole := d.cut(all)
@@ -209,10 +217,17 @@ func TestAGatewayWithoutRoomRefusesWhoComesAndKeepsWhoIsThere(t *testing.T) {
 	}
 	large, small := comes("large", 64, 600<<10, "api.example.com"), comes("small", 2, 100, "api.example.com")
 	used := rooms{}
-	if refused := used.add(large); refused != nil {
+	add := func(c *candidate) *refusal {
+		take, refused := used.fit(c)
+		if refused == nil {
+			take()
+		}
+		return refused
+	}
+	if refused := add(large); refused != nil {
 		t.Fatal(refused)
 	}
-	if refused := used.add(small); refused == nil || refused.reason != meshv1alpha1.ReasonGatewayFull {
+	if refused := add(small); refused == nil || refused.reason != meshv1alpha1.ReasonGatewayFull {
 		t.Errorf("the second is let in: %v", refused)
 	}
 	if size := used[g].size; size > gatewayRoom {
@@ -225,7 +240,7 @@ func TestAGatewayWithoutRoomRefusesWhoComesAndKeepsWhoIsThere(t *testing.T) {
 	}
 	used = rooms{}
 	for _, c := range all {
-		if refused := used.add(c); refused != nil {
+		if refused := add(c); refused != nil {
 			t.Error(refused)
 		}
 	}

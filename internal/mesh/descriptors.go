@@ -23,8 +23,9 @@ type api struct {
 	services map[string]*apiService // by the full name; not changed once read
 	hash     [sha256.Size]byte      // of the set
 
-	mu   sync.Mutex
-	made map[string][]byte // what cut has made, by the methods
+	mu    sync.Mutex
+	made  map[string][]byte // what cut has made, by the methods
+	sizes map[string]int    // how large that is, or would be
 }
 
 // apiService is a gRPC service of a descriptor set.
@@ -81,7 +82,22 @@ func parseDescriptors(raw []byte) (*api, error) {
 	if err != nil {
 		return nil, fmt.Errorf("it does not hold together (%s): %s", plain(err), remake)
 	}
-	read := &api{services: map[string]*apiService{}, made: map[string][]byte{}}
+	if entries := entriesOf(set); entries > maxAPIEntries {
+		return nil, fmt.Errorf("it has %d services, methods and HTTP bindings, and may have %d: leave out those that belong to other services", entries, maxAPIEntries)
+	}
+	for _, file := range set.GetFile() {
+		if file.GetSyntax() == "editions" && file.GetEdition() < descriptorpb.Edition_EDITION_2023 {
+			return nil, fmt.Errorf("%s has no edition, but the number of one: %s", file.GetName(), remake)
+		}
+		loaded, err := files.FindFileByPath(file.GetName())
+		if err == nil {
+			err = checkLoadable(loaded)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	read := &api{services: map[string]*apiService{}, made: map[string][]byte{}, sizes: map[string]int{}}
 	files.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
@@ -90,6 +106,26 @@ func parseDescriptors(raw []byte) (*api, error) {
 		return true
 	})
 	return read, nil
+}
+
+// maxAPIEntries bounds what is remembered of a descriptor set: so many that no service comes near.
+const maxAPIEntries = 4096
+
+// entriesOf counts services, methods and what their paths are.
+func entriesOf(set *descriptorpb.FileDescriptorSet) int {
+	entries := 0
+	for _, file := range set.GetFile() {
+		entries += len(file.GetService())
+		for _, service := range file.GetService() {
+			entries += len(service.GetMethod())
+			for _, method := range service.GetMethod() {
+				if rule, ok := proto.GetExtension(method.GetOptions(), annotations.E_Http).(*annotations.HttpRule); ok {
+					entries += len(rule.GetAdditionalBindings())
+				}
+			}
+		}
+	}
+	return entries
 }
 
 func readService(descriptor protoreflect.ServiceDescriptor) *apiService {

@@ -15,12 +15,22 @@ type candidate struct {
 	service  *service
 	exposure *meshv1alpha1.Exposure
 	route    Route
-	rank     int // among the candidates
+	rank     int // at first one of those below, and then among the candidates
 	wants    []want
-	claims   []*claim
-	served   bool
-	sizes    []int // of its methods' descriptors, where they are known
+	// recorded are its claims that are on record; incumbent is true where all are.
+	recorded  []*claim
+	incumbent bool
+	served    bool
+	// sizeAlone and sizeShared are what its routes take under one host name, where they have been counted.
+	sizeAlone, sizeShared int
+	described             bool // each method is
 }
+
+// Who comes first: 0 is an incumbent that takes what it took.
+const (
+	grown    = 1
+	newcomer = 2
+)
 
 // addExposures makes a Route of each exposure that its gateway admits and that nobody stands against, and the service's Rule
 // for the gateway.
@@ -45,20 +55,29 @@ func (b *builder) addExposures() {
 	})
 	all := newClaims(candidates)
 	// Who is served as it is comes before who wants more, for the room of a gateway, too.
-	slices.SortStableFunc(candidates, func(x, y *candidate) int { return -compareBools(x.incumbent(), y.incumbent()) })
+	for _, c := range candidates {
+		switch {
+		case !c.incumbent:
+			c.rank = newcomer
+		case c.outgrew():
+			c.rank = grown
+		}
+	}
+	slices.SortStableFunc(candidates, func(x, y *candidate) int { return cmp.Compare(x.rank, y.rank) })
 	var fit []*candidate
 	used := rooms{}
 	for rank, c := range candidates {
 		c.rank = rank
-		refused := all.judge(c)
+		take, refused := used.fit(c)
 		if refused == nil {
-			refused = used.add(c)
+			refused = all.judge(c)
 		}
 		if refused != nil {
 			b.unexposed(c.service, c.exposure, *refused)
 			continue
 		}
-		c.grant()
+		take()
+		all.grant(c)
 		fit = append(fit, c)
 	}
 	used.describe()
@@ -68,11 +87,6 @@ func (b *builder) addExposures() {
 	for _, s := range b.services {
 		b.keepRecords(s, of, all)
 	}
-}
-
-// incumbent reports whether the exposure is recorded as being served at each of its paths.
-func (c *candidate) incumbent() bool {
-	return !slices.ContainsFunc(c.claims, func(wanted *claim) bool { return !wanted.recorded })
 }
 
 func (c *candidate) accept() {
@@ -130,9 +144,6 @@ func (b *builder) judge(s *service, exposure *meshv1alpha1.Exposure) (*candidate
 	c.wants = c.route.wants()
 	if refused := tooMany(c.wants); refused != nil {
 		return nil, refused
-	}
-	if exposure.Transcode {
-		c.route.Descriptors = apis.cut(s.api, s.descriptors, methods)
 	}
 	return c, nil
 }

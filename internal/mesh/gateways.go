@@ -57,11 +57,22 @@ func (b *builder) newGateway(object *meshv1alpha1.MeshGateway) *gateway {
 	return g
 }
 
+const (
+	// maxKeySet is how large a set of keys may be: some hundred of them, where an issuer has a few.
+	maxKeySet = 64 << 10
+	// maxKeySets is for all of a gateway. Each of its listeners has all of them, and every manager several copies.
+	maxKeySets = 256 << 10
+)
+
 // addProviders reads the keys of the gateway's token issuers.
 func (b *builder) addProviders(g *gateway) {
+	size := 0
 	for _, provider := range g.object.Spec.JWT {
 		name, field := string(provider.Name), item("spec.jwt", string(provider.Name))+".jwks"
 		keys, err := b.file(g.Key.Namespace, provider.JWKS)
+		if err == nil {
+			err = checkSize(len(keys), size)
+		}
 		if err == nil {
 			err = checkKeys(keys)
 		}
@@ -73,11 +84,23 @@ func (b *builder) addProviders(g *gateway) {
 			})
 			continue
 		}
+		size += len(keys)
 		g.JWT = append(g.JWT, JWTProvider{
 			Name: name, Issuer: provider.Issuer, Audiences: slices.Sorted(slices.Values(provider.Audiences)), JWKS: string(keys),
 		})
 	}
 	slices.SortFunc(g.JWT, func(x, y JWTProvider) int { return cmp.Compare(x.Name, y.Name) })
+}
+
+// checkSize says whether a gateway has room for a set of keys of some bytes beside others.
+func checkSize(bytes, others int) error {
+	switch {
+	case bytes > maxKeySet:
+		return fmt.Errorf("the key set has %d bytes, and may have %d: leave out keys that the issuer signs with no more, and what is not a key", bytes, maxKeySet)
+	case bytes+others > maxKeySets:
+		return fmt.Errorf("with its %d bytes the key sets of this gateway would have %d, and it has room for %d: make them smaller, or have fewer jwt", bytes, bytes+others, maxKeySets)
+	}
+	return nil
 }
 
 // admits reports whether the gateway's routes let the namespace expose the host name.

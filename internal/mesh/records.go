@@ -157,12 +157,37 @@ func (s *service) isRecorded(exposure *meshv1alpha1.Exposure) bool {
 
 // record says where the exposure of the candidate is served.
 func (c *candidate) record() meshv1alpha1.ExposureRecord {
-	return meshv1alpha1.ExposureRecord{
+	record := meshv1alpha1.ExposureRecord{
 		Name:      c.exposure.Name,
 		Gateway:   meshv1alpha1.ObjectReference{Namespace: meshv1alpha1.NamespaceName(c.gateway.Key.Namespace), Name: meshv1alpha1.ObjectName(c.gateway.Key.Name)},
 		Hostnames: slices.Sorted(slices.Values(c.exposure.Hostnames)),
 		Paths:     pathsOf(c.wants),
+		Port:      c.route.PortName,
+		Size:      int32(c.size(false)), //nolint:gosec // what is served has room
 	}
+	if c.described {
+		record.SharedSize = int32(c.size(true)) //nolint:gosec // as above
+	}
+	return record
+}
+
+// outgrew reports whether an incumbent takes more of the gateway's room than is recorded of it, or may: nothing is of an
+// exposure that has got another name, port or host name. It keeps its paths, and comes after those that take what they took.
+// Where it takes no more than before there is room for it still.
+func (c *candidate) outgrew() bool {
+	records := c.service.object.Status.Exposures
+	i := slices.IndexFunc(records, func(record meshv1alpha1.ExposureRecord) bool { return record.Name == c.exposure.Name })
+	if i < 0 {
+		return true
+	}
+	record := records[i]
+	for _, hostname := range c.exposure.Hostnames {
+		if !slices.Contains(record.Hostnames, hostname) {
+			return true
+		}
+	}
+	return gatewayOf(record) != c.gateway.Key || record.Port != c.route.PortName ||
+		c.size(false) > int(record.Size) || record.SharedSize > 0 && c.size(true) > int(record.SharedSize)
 }
 
 // keepRecords keeps the records of the exposures of a service that are not served just now, of what they still want and

@@ -18,21 +18,39 @@ type rooms map[*gateway]*room
 type room struct {
 	hosts map[string]*shownHost
 	size  int
+	// ports are those of services that the routes lead to, and named what the names of their clusters take.
+	ports map[EndpointKey]bool
+	named int
 }
 
-// shownHost is what is served under some host names: those that the same exposures have share their routes.
+// shownHost is what is served under some host names: those that the same exposures have share their routes. It is a list, so
+// that one exposure more costs the same however many there are: last, and what was there before it came.
 type shownHost struct {
 	names  int
-	serves []*candidate
+	last   *candidate
+	before *shownHost
+	// alone is the one that is transcoded, where no other is. Where several are, shared is true: then each route has the
+	// descriptors of its method, and else alone has its own once.
+	alone  *candidate
+	shared bool
 	size   int
 }
 
-// add lets an exposure in, or says that its gateway has no room for it.
-func (r rooms) add(c *candidate) *refusal {
+// fit says that its gateway has no room for an exposure, or takes the room for it once it is let in.
+func (r rooms) fit(c *candidate) (take func(), refused *refusal) {
 	of := r[c.gateway]
 	if of == nil {
-		of = &room{hosts: map[string]*shownHost{}}
+		of = &room{hosts: map[string]*shownHost{}, ports: map[EndpointKey]bool{}}
 		r[c.gateway] = of
+	}
+	port, named := EndpointKey{Service: c.route.Service, PortName: c.route.PortName}, of.named
+	if !of.ports[port] {
+		named += port.namedSize()
+		if len(of.ports) == MaxNamed || named > MaxNamedBytes {
+			return nil, refuse(meshv1alpha1.ReasonGatewayFull, "",
+				"with it the routes of MeshGateway %s would lead to %d ports of services, whose names take %d KiB, and it has room for %d, of %d KiB: expose methods of a port that leads there already, or choose another gateway",
+				c.gateway.Key, len(of.ports)+1, (named+1023)>>10, MaxNamed, MaxNamedBytes>>10)
+		}
 	}
 	moved := map[*shownHost]*shownHost{} // nil is what a new host name has
 	for _, hostname := range c.route.Hostnames {
@@ -50,97 +68,108 @@ func (r rooms) add(c *candidate) *refusal {
 		}
 	}
 	if size > gatewayRoom {
-		return refuse(meshv1alpha1.ReasonGatewayFull, "",
-			"with it the routes of MeshGateway %s would take %d KiB, and it has room for %d: give it host names of its own, since each path that shares one with other transcoded exposures takes descriptors of its own; or make the messages of its methods smaller, expose fewer methods, or choose another gateway",
+		return nil, refuse(meshv1alpha1.ReasonGatewayFull, "",
+			"with it the routes of MeshGateway %s would take %d KiB or more, and it has room for %d: give it host names of its own, since each path that shares one with other transcoded exposures takes descriptors of its own; or make the messages of its methods smaller, expose fewer methods, or choose another gateway",
 			c.gateway.Key, size>>10, gatewayRoom>>10)
 	}
-	of.size = size
-	for _, hostname := range c.route.Hostnames {
-		old := of.hosts[hostname]
-		of.hosts[hostname] = moved[old]
-		if old != nil {
-			old.names--
+	return func() {
+		of.size, of.named, of.ports[port] = size, named, true
+		for _, hostname := range c.route.Hostnames {
+			old := of.hosts[hostname]
+			of.hosts[hostname] = moved[old]
+			if old != nil {
+				old.names--
+			}
 		}
-	}
-	return nil
+	}, nil
 }
 
 // with is what the host names have that get one exposure more.
 func (h *shownHost) with(c *candidate) *shownHost {
-	now := &shownHost{}
+	now := &shownHost{last: c, before: h}
 	if h != nil {
-		now.serves = append(now.serves, h.serves...)
+		now.alone, now.shared, now.size = h.alone, h.shared, h.size
 	}
-	now.serves = append(now.serves, c)
-	shared := now.shared()
-	for _, c := range now.serves {
-		now.size += c.size(shared)
+	switch {
+	case !c.route.Transcode || now.shared:
+	case now.alone == nil:
+		now.alone = c
+	default:
+		now.size += now.alone.size(true) - now.alone.size(false)
+		now.alone, now.shared = nil, true
 	}
+	now.size += c.size(now.shared)
 	return now
 }
 
-// shared reports whether several are transcoded: then each route has the descriptors of its method, and else the only one
-// that is transcoded has its own once.
-func (h *shownHost) shared() bool {
-	transcoded := 0
-	for _, c := range h.serves {
-		if c.route.Transcode {
-			transcoded++
-		}
-	}
-	return transcoded > 1
-}
-
-// describe gives each method descriptors of its own where it needs them.
+// describe gives exposures the descriptors that they need: by now they have room.
 func (r rooms) describe() {
 	for _, of := range r {
+		seen := map[*shownHost]bool{}
 		for _, h := range of.hosts {
-			if !h.shared() {
-				continue
+			if h.alone != nil {
+				h.alone.describe()
 			}
-			for _, c := range h.serves {
-				c.describeEach()
+			for at := h; h.shared && at != nil && !seen[at]; at = at.before {
+				seen[at] = true
+				at.last.describeEach()
 			}
 		}
 	}
 }
 
-// size is what the routes of an exposure take under one host name.
+// size is what the routes of an exposure take under one host name. What is over the room of a gateway is not counted further:
+// descriptors can be large, and methods many.
 func (c *candidate) size(shared bool) int {
+	known := &c.sizeAlone
+	if shared {
+		known = &c.sizeShared
+	}
+	if *known == 0 {
+		*known = c.measure(shared)
+	}
+	return *known
+}
+
+func (c *candidate) measure(shared bool) int {
 	size := 0
 	if c.route.Transcode && !shared {
-		size += len(c.route.Descriptors)
+		size += apis.sizeOf(c.service.api, c.service.descriptors, c.route.Methods)
 	}
 	for i, method := range c.route.Methods {
+		if size > gatewayRoom {
+			break
+		}
 		if c.route.GRPC {
 			size += routeSize
 		}
+		if len(method.Bindings) == 0 {
+			continue
+		}
+		each := routeSize
+		if shared {
+			each += apis.sizeOf(c.service.api, c.service.descriptors, c.route.Methods[i:i+1])
+		}
 		for _, binding := range method.Bindings {
-			size += routeSize + len(binding.Template)
-			if shared {
-				size += c.sizeOfMethod(i)
-			}
+			size += each + len(binding.Template)
 		}
 	}
 	return size
 }
 
-// sizeOfMethod is that of the descriptors of one method.
-func (c *candidate) sizeOfMethod(i int) int {
-	if c.sizes == nil {
-		c.sizes = make([]int, len(c.route.Methods))
+// describe gives the exposure its descriptors.
+func (c *candidate) describe() {
+	if c.route.Descriptors == nil {
+		c.route.Descriptors = apis.cut(c.service.api, c.service.descriptors, c.route.Methods)
 	}
-	if c.sizes[i] == 0 {
-		c.sizes[i] = len(apis.cut(c.service.api, c.service.descriptors, c.route.Methods[i:i+1]))
-	}
-	return c.sizes[i]
 }
 
 // describeEach gives each method descriptors of its own.
 func (c *candidate) describeEach() {
-	if !c.route.Transcode {
+	if !c.route.Transcode || c.described {
 		return
 	}
+	c.described = true
 	for i := range c.route.Methods {
 		c.route.Methods[i].Descriptors = apis.cut(c.service.api, c.service.descriptors, c.route.Methods[i:i+1])
 	}

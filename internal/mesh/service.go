@@ -213,12 +213,6 @@ type ProxyKey struct {
 	types.NamespacedName
 }
 
-// EndpointKey names a port of a service, whose addresses peers are told.
-type EndpointKey struct {
-	Service  types.NamespacedName
-	PortName string
-}
-
 // IsZero reports whether it names no object.
 func (k ProxyKey) IsZero() bool { return k == ProxyKey{} }
 

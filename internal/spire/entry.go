@@ -164,6 +164,13 @@ func below(parent spiffeid.ID, identity mesh.Identity, id string) Entry {
 	}
 }
 
+// Current is an entry of an identity, wherever it is, as it would be made now.
+func Current(identity mesh.Identity, held Held) Entry {
+	entry := below(identity.ID, identity, held.ID)
+	entry.ParentID = held.ParentID
+	return entry
+}
+
 // appendOwned appends an entry whose ID reads back as its owner's. Any other would be written and then be found again as
 // somebody else's, or as nobody's.
 func appendOwned(entries []Entry, cluster string, owner Owner, entry Entry) []Entry {

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -47,10 +46,11 @@ type peer struct {
 	id       spiffeid.ID
 }
 
-// clusterName is the same for every caller.
-func (p peer) clusterName() string {
-	return p.service.Namespace + "/" + p.service.Name + "/" + p.portName
+func (p peer) key() mesh.EndpointKey {
+	return mesh.EndpointKey{Service: p.service, PortName: p.portName}
 }
+
+func (p peer) clusterName() string { return p.key().Cluster() }
 
 // peerCluster is the way to a peer, over mTLS with the identity.
 func peerCluster(p peer, own identity) (*clusterv3.Cluster, EndpointRef) {
@@ -73,7 +73,7 @@ func peerCluster(p peer, own identity) (*clusterv3.Cluster, EndpointRef) {
 		}}},
 		TypedExtensionProtocolOptions: overHTTP2(nil),
 	}
-	ref := EndpointRef{Name: fmt.Sprintf("%s@%s", cluster.GetName(), Hash(cluster)), Key: mesh.EndpointKey{Service: p.service, PortName: p.portName}}
+	ref := EndpointRef{Name: p.key().Endpoints(Hash(cluster)), Key: p.key()}
 	cluster.EdsClusterConfig.ServiceName = ref.Name
 	return cluster, ref
 }

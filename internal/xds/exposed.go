@@ -18,6 +18,10 @@ import (
 // routeMetadata is where a route says whose it is, for the access log.
 const routeMetadata = "paymesh"
 
+// aboutGRPC is what only a client of gRPC means. Who sends JSON and says how messages are compressed would be answered in
+// that way, which the transcoder cannot read: the call is done, and its answer lost.
+var aboutGRPC = []string{"grpc-accept-encoding", "grpc-encoding"}
+
 // exposed are the routes of a gateway: a virtual host for the host names that serve the same, and one for all others.
 // Whatever no exposure names leads nowhere.
 func exposed(g mesh.Gateway) *routev3.RouteConfiguration {
@@ -99,6 +103,7 @@ func transcodedRoutes(served []mesh.Route) []*routev3.Route {
 				match.Headers = []*routev3.HeaderMatcher{header(":method", exactly(binding.HTTPMethod)), notGRPC()}
 				route := routeTo(r, method, match)
 				route.TypedPerFilterConfig[bufferName] = buffered()
+				route.RequestHeadersToRemove = aboutGRPC
 				if translate != nil {
 					route.TypedPerFilterConfig[transcoderName] = translate
 				}

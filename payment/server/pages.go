@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -39,6 +40,11 @@ func (s *Server) state(ctx context.Context) (string, error) {
 		if err := s.identity.Ready(); err != nil {
 			return "WAITING_FOR_IDENTITY", err
 		}
+	}
+	select {
+	case <-s.opened:
+	default:
+		return "WAITING_FOR_STORE", fmt.Errorf("wait for the process that holds %s.lock to end", s.config.Store.Path)
 	}
 	limited, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()

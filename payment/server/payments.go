@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -133,15 +132,18 @@ func (p *payments) ListPayments(ctx context.Context, request *paymentv1.ListPaym
 	if err != nil {
 		return nil, err
 	}
-	before, err := position(request.GetPageToken())
-	if err != nil {
-		return nil, explain(codes.InvalidArgument, "PAGE_TOKEN_INVALID", "page_token is not one that an earlier page gave")
-	}
 	size := int(request.GetPageSize())
 	if size == 0 {
 		size = defaultPage
 	}
-	found, next, err := p.store.List(ctx, caller, before, size)
+	after, err := afterToken(request.GetPageToken())
+	if err != nil {
+		return nil, noSuchPage()
+	}
+	found, more, err := p.store.List(ctx, caller, after, size)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, noSuchPage()
+	}
 	if err != nil {
 		return nil, p.refusal(ctx, err)
 	}
@@ -153,8 +155,8 @@ func (p *payments) ListPayments(ctx context.Context, request *paymentv1.ListPaym
 		}
 		response.Payments = append(response.Payments, shown)
 	}
-	if next > 0 {
-		response.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(next, 10)))
+	if more {
+		response.NextPageToken = pageToken(found[len(found)-1].ID)
 	}
 	return response, nil
 }
@@ -198,6 +200,10 @@ func (p *payments) refusal(ctx context.Context, err error) error {
 
 func explain(code codes.Code, reason, message string, more ...proto.Message) error {
 	return interceptor.WithDetails(code, message, append([]proto.Message{&errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}}, more...)...)
+}
+
+func noSuchPage() error {
+	return explain(codes.InvalidArgument, "PAGE_TOKEN_INVALID", "page_token is not one that an earlier page gave")
 }
 
 func callerOf(ctx context.Context) (store.Caller, error) {
@@ -261,17 +267,11 @@ func toProto(p store.Payment, display string) *paymentv1.Payment {
 	}
 }
 
-func position(token string) (int64, error) {
-	if token == "" {
-		return 0, nil
-	}
-	text, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil {
-		return 0, err
-	}
-	before, err := strconv.ParseInt(string(text), 10, 64)
-	if err == nil && before <= 0 {
-		err = strconv.ErrRange
-	}
-	return before, err
+// A page's token is the last payment's ID, which is the caller's own: a position among all payments would tell how many
+// there are. It is encoded, so that nobody takes it for anything but a token.
+func pageToken(last string) string { return base64.RawURLEncoding.EncodeToString([]byte(last)) }
+
+func afterToken(token string) (string, error) {
+	after, err := base64.RawURLEncoding.DecodeString(token)
+	return string(after), err
 }

@@ -38,8 +38,12 @@ import (
 const (
 	// sweepInterval is how often old idempotency keys are forgotten.
 	sweepInterval = time.Hour
-	// maxRequest is far above any payment, and far below what gRPC takes by default.
-	maxRequest = 64 << 10
+	// storeWait is for the process before this one, whose pod ends: on top of the time that its calls have, for that which a
+	// pod goes on before it tells its process. A process that ended instead would be started again later each time.
+	storeWait = 40 * time.Second
+	// maxRequest is what a gateway passes on, below what gRPC takes by default: the rules of the protos say what in it is too
+	// long. An error of gRPC's own would be 429 to a client of JSON, which invites to try again.
+	maxRequest = 1 << 20
 	// maxConnectionAge makes callers connect, and prove who they are, again: half of an SVID's hour.
 	maxConnectionAge = 30 * time.Minute
 	// maxConnectionAgeGrace is for calls under way on a connection of that age, and ends streams that a rule let in before.
@@ -55,11 +59,13 @@ const (
 type Server struct {
 	config   config.Config
 	log      *slog.Logger
-	store    *store.Store
+	store    *store.Store // there once opened is closed
+	opened   chan struct{}
 	grpc     *grpc.Server
 	http     *http.Server
 	health   *health.Server
 	end      context.CancelFunc // of streams
+	payments *payments
 	services *services.Manager
 	tracer   *tracing.Tracer
 	identity mtls.Identity // nil where a sidecar has it
@@ -71,10 +77,10 @@ type Server struct {
 	grpcListener, httpListener net.Listener
 }
 
-// New wires the service, opens its store and binds its addresses; Run serves. Where the Workload API gives the certificate,
-// the address of the payment API is bound by Run, once the certificate is there.
+// New wires the service, opens its store and binds its addresses; Run serves. While the Workload API has no certificate yet,
+// or the process before this one has the store, Run waits for them, and binds the address of the payment API then.
 func New(ctx context.Context, c config.Config, log *slog.Logger) (_ *Server, err error) {
-	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), health: health.NewServer()}
+	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), payments: &payments{now: time.Now, log: log}, health: health.NewServer(), opened: make(chan struct{})}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
@@ -84,10 +90,9 @@ func New(ctx context.Context, c config.Config, log *slog.Logger) (_ *Server, err
 	if err := s.openIdentity(); err != nil {
 		return nil, err
 	}
-	if s.store, err = store.Open(ctx, c.Store.Path, store.Options{Retention: c.Store.IdempotencyRetention()}); err != nil {
+	if err := s.openStore(ctx, 0); err != nil && !errors.Is(err, store.ErrInUse) {
 		return nil, err
 	}
-	s.closers = append(s.closers, s.store.Close)
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -113,12 +118,33 @@ func (s *Server) openIdentity() error {
 	return nil
 }
 
+// openStore opens the store, and waits so long for the process that has it.
+func (s *Server) openStore(ctx context.Context, wait time.Duration) error {
+	opened, err := store.Open(ctx, s.config.Store.Path, store.Options{Retention: s.config.Store.IdempotencyRetention(), Wait: wait})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, opened.Close)
+	s.store, s.payments.store = opened, opened
+	close(s.opened)
+	return nil
+}
+
 // credentials are the server's: SPIFFE mTLS, or plaintext on loopback, where the sidecar is.
 func (s *Server) credentials() (credentials.TransportCredentials, error) {
 	if s.identity == nil {
 		return insecure.NewCredentials(), nil
 	}
 	return mtls.Server(s.identity, mtls.ServerOptions{Log: s.log, Registerer: s.registry})
+}
+
+// transport bounds what callers may do with their connections, and how long they may have one.
+func transport(age time.Duration) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxRequest), grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: age, MaxConnectionAgeGrace: maxConnectionAgeGrace}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepalive, PermitWithoutStream: true}),
+	}
 }
 
 func (s *Server) wire() error {
@@ -144,12 +170,11 @@ func (s *Server) wire() error {
 	}
 	ending, end := context.WithCancel(context.Background())
 	s.end = end
-	s.grpc = grpc.NewServer(grpc.Creds(creds), s.tracer.Server(), grpc.MaxRecvMsgSize(maxRequest), grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionAgeGrace}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minKeepalive, PermitWithoutStream: true}),
+	s.grpc = grpc.NewServer(append(transport(maxConnectionAge), grpc.Creds(creds), s.tracer.Server(),
 		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Recover(s.log), auth.Unary, interceptor.Log(s.log), interceptor.Validate(validator)),
-		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.EndStreams(ending), interceptor.RecoverStream(s.log), auth.Stream, interceptor.LogStream(s.log), interceptor.ValidateStream(validator)))
-	paymentv1.RegisterPaymentServiceServer(s.grpc, &payments{store: s.store, contacts: contacts, now: time.Now, log: s.log})
+		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.EndStreams(ending), interceptor.RecoverStream(s.log), auth.Stream, interceptor.LogStream(s.log), interceptor.ValidateStream(validator)))...)
+	s.payments.contacts = contacts
+	paymentv1.RegisterPaymentServiceServer(s.grpc, s.payments)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	s.health.SetServingStatus(paymentv1.PaymentService_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
 	if s.config.GRPC.EnableReflection {
@@ -161,7 +186,7 @@ func (s *Server) wire() error {
 
 func (s *Server) listen(ctx context.Context) (err error) {
 	var listen net.ListenConfig
-	if s.identity == nil || s.identity.Ready() == nil {
+	if s.store != nil && (s.identity == nil || s.identity.Ready() == nil) {
 		if s.grpcListener, err = listen.Listen(ctx, "tcp", s.config.GRPC.Address); err != nil {
 			return fmt.Errorf("grpc.address: %w", err)
 		}
@@ -182,7 +207,7 @@ func ignoreClosed(err error) error {
 }
 
 // GRPCAddress is where the payment API is, with the port that was free where the configuration says 0; while New had no
-// certificate yet, it is what the configuration says.
+// certificate or no store yet, it is what the configuration says.
 func (s *Server) GRPCAddress() string {
 	if s.grpcListener == nil {
 		return s.config.GRPC.Address
@@ -227,11 +252,18 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// serve serves the payment API as soon as the process can prove who it is: until then its port is closed, and /health says
-// what it waits for.
+// serve serves the payment API as soon as the process can prove who it is and has its store: until then its port is closed,
+// and /health says what it waits for.
 func (s *Server) serve(ctx context.Context) (err error) {
 	if s.identity != nil {
 		if err := s.identity.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	if s.store == nil {
+		wait := storeWait + s.config.GRPC.ShutdownTimeout()
+		s.log.Warn("waiting for the process that has the store: one whose pod ends goes on for a while", "store", s.config.Store.Path, "at_most", wait.String())
+		if err := s.openStore(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -274,6 +306,11 @@ func (s *Server) close() error {
 }
 
 func (s *Server) sweep(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-s.opened:
+	}
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {

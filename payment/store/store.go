@@ -8,6 +8,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -24,8 +25,14 @@ const MinRetention = 24 * time.Hour
 // schemaVersion is what this code reads and writes (SQLite's user_version).
 const schemaVersion = 1
 
+// sweepSize is how many old answers are forgotten at a time: tens of milliseconds, for which a payment may have to wait.
+const sweepSize = 1000
+
 // readers is how many reads run beside the writer, which WAL allows.
 const readers = 4
+
+// lockInterval is how often a lock that another process has is asked for.
+const lockInterval = 50 * time.Millisecond
 
 //go:embed schema.sql
 var schema string
@@ -35,6 +42,8 @@ var (
 	ErrNotFound = errors.New("no such payment")
 	// ErrKeyReused says that the key came before, with other parameters.
 	ErrKeyReused = errors.New("the idempotency key came before with other parameters")
+	// ErrInUse says that another process has the file.
+	ErrInUse = errors.New("the store is in use")
 	// ErrKeyInFlight says that a call with the key is under way.
 	ErrKeyInFlight = errors.New("a call with this idempotency key is under way")
 )
@@ -71,6 +80,8 @@ type Answer struct {
 type Options struct {
 	// Retention is how long answers are replayed; less than MinRetention is MinRetention.
 	Retention time.Duration
+	// Wait is how long to wait for a file that another process has, which may be about to end.
+	Wait time.Duration
 	// Now is the clock, time.Now where nil.
 	Now func() time.Time
 }
@@ -86,7 +97,8 @@ type Store struct {
 	inFlight map[Key]struct{}
 }
 
-// Open opens the file, makes it where there is none, and takes its lock; while another process has it, Open fails.
+// Open opens the file, makes it where there is none, and takes its lock. While another process has that, it waits as
+// the options say, and then returns ErrInUse.
 func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
@@ -101,7 +113,7 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 			_ = s.Close()
 		}
 	}()
-	if s.lock, err = lock(path + ".lock"); err != nil {
+	if s.lock, err = wait(ctx, path+".lock", o.Wait); err != nil {
 		return nil, err
 	}
 	// SQLite would make it readable to all, and makes those beside it like it.
@@ -126,6 +138,23 @@ func Open(ctx context.Context, path string, o Options) (_ *Store, err error) {
 	return s, nil
 }
 
+// wait takes the lock, and asks for it again until the time is over. flock can wait by itself, and cannot be told to stop.
+func wait(ctx context.Context, path string, limit time.Duration) (*os.File, error) {
+	tick := time.NewTicker(lockInterval)
+	defer tick.Stop()
+	for end := time.Now().Add(limit); ; {
+		file, err := lock(path)
+		if !errors.Is(err, ErrInUse) || !time.Now().Before(end) {
+			return file, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
 func lock(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // beside the store, which the configuration names
 	if err != nil {
@@ -135,7 +164,7 @@ func lock(path string) (*os.File, error) {
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = file.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("the store is in use: another process holds %s; one process at a time may have it, so run one replica and stop the old one before the new one starts", path)
+			return nil, fmt.Errorf("%w: another process holds %s; one process at a time may have it, so run one replica and stop the old one before the new one starts", ErrInUse, path)
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -198,18 +227,18 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.read.QueryRowContext(ctx, "SELECT 1 FROM sqlite_master LIMIT 1").Scan(&one)
 }
 
-const columns = "seq, payment_id, issuer, subject, merchant_reference, payer_user_id, currency, minor_units, description, created_ns"
+const columns = "payment_id, issuer, subject, merchant_reference, payer_user_id, currency, minor_units, description, created_ns"
 
-func scan(row interface{ Scan(...any) error }) (p Payment, seq int64, err error) {
+func scan(row interface{ Scan(...any) error }) (p Payment, err error) {
 	var created int64
-	err = row.Scan(&seq, &p.ID, &p.Caller.Issuer, &p.Caller.Subject, &p.MerchantReference, &p.PayerUserID, &p.Currency, &p.MinorUnits, &p.Description, &created)
+	err = row.Scan(&p.ID, &p.Caller.Issuer, &p.Caller.Subject, &p.MerchantReference, &p.PayerUserID, &p.Currency, &p.MinorUnits, &p.Description, &created)
 	p.CreateTime = time.Unix(0, created).UTC()
-	return p, seq, err
+	return p, err
 }
 
 // Get returns a payment of the caller, or ErrNotFound.
 func (s *Store) Get(ctx context.Context, caller Caller, id string) (Payment, error) {
-	p, _, err := scan(s.read.QueryRowContext(ctx, "SELECT "+columns+" FROM payments WHERE payment_id = ? AND issuer = ? AND subject = ?", id, caller.Issuer, caller.Subject))
+	p, err := scan(s.read.QueryRowContext(ctx, "SELECT "+columns+" FROM payments WHERE payment_id = ? AND issuer = ? AND subject = ?", id, caller.Issuer, caller.Subject))
 	if errors.Is(err, sql.ErrNoRows) {
 		return Payment{}, ErrNotFound
 	}
@@ -219,39 +248,55 @@ func (s *Store) Get(ctx context.Context, caller Caller, id string) (Payment, err
 	return p, nil
 }
 
-// List returns at most limit payments of the caller, newest first, from the one before the position; 0 is the newest.
-// next is the position to go on from, 0 at the end.
-func (s *Store) List(ctx context.Context, caller Caller, before int64, limit int) (payments []Payment, next int64, err error) {
-	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+" FROM payments WHERE issuer = ? AND subject = ? AND (? = 0 OR seq < ?) ORDER BY seq DESC LIMIT ?",
-		caller.Issuer, caller.Subject, before, before, limit+1)
+// List returns at most limit payments of the caller, newest first, from the one after the payment with the ID after; empty
+// begins with the newest. More says that there are others. ErrNotFound is that the caller has no payment with that ID.
+func (s *Store) List(ctx context.Context, caller Caller, after string, limit int) (payments []Payment, more bool, err error) {
+	before := int64(math.MaxInt64)
+	if after != "" {
+		err := s.read.QueryRowContext(ctx, "SELECT seq FROM payments WHERE payment_id = ? AND issuer = ? AND subject = ?", after, caller.Issuer, caller.Subject).Scan(&before)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil, false, ErrNotFound
+		}
+		if err != nil {
+			return nil, false, fmt.Errorf("look for payment %s: %w", after, err)
+		}
+	}
+	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+" FROM payments WHERE issuer = ? AND subject = ? AND seq < ? ORDER BY seq DESC LIMIT ?",
+		caller.Issuer, caller.Subject, before, limit+1)
 	if err != nil {
-		return nil, 0, fmt.Errorf("list payments: %w", err)
+		return nil, false, fmt.Errorf("list payments: %w", err)
 	}
 	defer rows.Close() //nolint:errcheck // nothing is written
-	var last int64
 	for rows.Next() {
-		p, seq, err := scan(rows)
+		p, err := scan(rows)
 		if err != nil {
-			return nil, 0, fmt.Errorf("list payments: %w", err)
+			return nil, false, fmt.Errorf("list payments: %w", err)
 		}
 		if len(payments) == limit {
-			return payments, last, nil
+			return payments, true, nil
 		}
-		payments, last = append(payments, p), seq
+		payments = append(payments, p)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, 0, fmt.Errorf("list payments: %w", err)
+		return nil, false, fmt.Errorf("list payments: %w", err)
 	}
-	return payments, 0, nil
+	return payments, false, nil
 }
 
 // Sweep forgets the answers that are older than the retention, and says how many. Payments stay, with their references.
-func (s *Store) Sweep(ctx context.Context) (int64, error) {
-	result, err := s.write.ExecContext(ctx, "DELETE FROM answers WHERE created_ns < ?", s.expired())
-	if err != nil {
-		return 0, fmt.Errorf("forget old idempotency keys: %w", err)
+// It forgets some at a time: there is one writer, and payments take their turn between.
+func (s *Store) Sweep(ctx context.Context) (swept int64, err error) {
+	for expired := s.expired(); ; {
+		result, err := s.write.ExecContext(ctx, `DELETE FROM answers WHERE (issuer, subject, method, idempotency_key) IN
+			(SELECT issuer, subject, method, idempotency_key FROM answers WHERE created_ns < ? ORDER BY created_ns LIMIT ?)`, expired, sweepSize)
+		if err != nil {
+			return swept, fmt.Errorf("forget old idempotency keys: %w", err)
+		}
+		n, err := result.RowsAffected()
+		if swept += n; err != nil || n < sweepSize {
+			return swept, err
+		}
 	}
-	return result.RowsAffected()
 }
 
 func (s *Store) expired() int64 { return s.now().Add(-s.retention).UnixNano() }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -122,7 +123,7 @@ func TestOneOfManyCallsWithOneKeyExecutes(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got, _, err := s.List(t.Context(), ann, 0, 100); err != nil || len(got) != 1 {
+	if got, _, err := s.List(t.Context(), ann, "", 100); err != nil || len(got) != 1 {
 		t.Errorf("%d payments, %v", len(got), err)
 	}
 }
@@ -183,6 +184,39 @@ func TestAnAnswerIsReplayedForADayAndNotMuchLonger(t *testing.T) {
 	}
 }
 
+// age stores as many answers, as old as the clock says.
+func age(t *testing.T, s *Store, count int) {
+	t.Helper()
+	if _, err := s.write.ExecContext(t.Context(), `INSERT INTO answers WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < ?)
+		SELECT 'https://issuer', 'old', '/m', 'k' || i, x'00', 0, zeroblob(200), ? FROM n`, count, s.now().UnixNano()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAPaymentIsTakenWhileManyOldKeysAreForgotten(t *testing.T) {
+	s, clock := openStore(t, filepath.Join(t.TempDir(), "db"))
+	const old = 10 * sweepSize
+	age(t, s, old)
+	clock.advance(MinRetention + time.Hour)
+	type result struct {
+		n   int64
+		err error
+	}
+	swept := make(chan result, 1)
+	go func() { n, err := s.Sweep(context.Background()); swept <- result{n, err} }()
+	for s.write.Stats().InUse == 0 { // the sweep has not begun
+		runtime.Gosched()
+	}
+	mustCreate(t, s, key(ann, "k"), Fingerprint{1}, payment(ann, "1"))
+	var left int
+	if err := s.read.QueryRowContext(t.Context(), "SELECT count(*) FROM answers WHERE subject = 'old'").Scan(&left); err != nil || left == 0 {
+		t.Errorf("the payment waited for all of them: %d left, %v", left, err)
+	}
+	if got := <-swept; got.err != nil || got.n != old {
+		t.Errorf("swept %d, %v", got.n, got.err)
+	}
+}
+
 func TestPagesHaveEachPaymentOnceNewestFirst(t *testing.T) {
 	s, _ := openStore(t, filepath.Join(t.TempDir(), "db"))
 	for i := range 7 {
@@ -190,28 +224,63 @@ func TestPagesHaveEachPaymentOnceNewestFirst(t *testing.T) {
 	}
 	mustCreate(t, s, key(bob, "b"), Fingerprint{1}, payment(bob, "b"))
 	var got []string
-	for position := int64(0); ; {
-		page, next, err := s.List(t.Context(), ann, position, 3)
+	for after, more := "", true; more; {
+		var page []Payment
+		var err error
+		page, more, err = s.List(t.Context(), ann, after, 3)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, p := range page {
-			got = append(got, p.MerchantReference)
-		}
-		if position = next; position == 0 {
-			break
+			got, after = append(got, p.MerchantReference), p.ID
 		}
 	}
 	if strings.Join(got, "") != "6543210" {
 		t.Errorf("got %v", got)
+	}
+	for _, other := range []Caller{bob, {Issuer: "https://other", Subject: "ann"}} {
+		if _, _, err := s.List(t.Context(), other, "pay_3", 3); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%v goes on from another's payment: %v", other, err)
+		}
 	}
 }
 
 func TestASecondProcessIsRefusedAndToldWhy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "db")
 	openStore(t, path)
-	if _, err := Open(t.Context(), path, Options{}); err == nil || !strings.Contains(err.Error(), "the store is in use: another process holds "+path+".lock") {
+	for _, wait := range []time.Duration{0, 3 * lockInterval} {
+		began := time.Now()
+		if _, err := Open(t.Context(), path, Options{Wait: wait}); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "the store is in use: another process holds "+path+".lock") {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took < wait {
+			t.Errorf("it waited %s of %s", took, wait)
+		}
+	}
+}
+
+func TestAProcessWaitsForTheOneBeforeItUntilItIsToldToStop(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	first, _ := openStore(t, path)
+	told, tell := context.WithCancelCause(t.Context())
+	stopped := errors.New("told to stop")
+	tell(stopped)
+	if _, err := Open(told, path, Options{Wait: time.Hour}); !errors.Is(err, stopped) {
 		t.Errorf("got %v", err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		s, err := Open(context.Background(), path, Options{Wait: time.Hour})
+		if err == nil {
+			err = s.Close()
+		}
+		opened <- err
+	}()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Error(err)
 	}
 }
 

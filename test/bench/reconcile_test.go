@@ -157,7 +157,7 @@ func build(b *testing.B, size int) *world {
 		}),
 		Adopting: &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}},
 		Names:    &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}},
-		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour,
+		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &controllers.Refusals{Most: time.Minute, Clock: clock.RealClock{}},
 		Surplus: surplus, Witness: controllers.NewWitness(nil), RetryInterval: time.Hour,
 	}
 	var running sync.WaitGroup

@@ -72,6 +72,8 @@ type answer struct {
 	Status   int
 	Replayed bool
 	Body     string
+	// GRPCStatus is in the header, where gRPC has it that is answered without a message.
+	GRPCStatus string
 }
 
 func (a answer) paymentID() string {
@@ -86,11 +88,17 @@ func (c *outside) pay(token, idempotencyKey string, cents int) answer {
 	return c.ask(http.MethodPost, "/v1/payments", token, body, idempotencyKey)
 }
 
+// ask asks for JSON.
 func (c *outside) ask(method, path, token, body, idempotencyKey string) answer {
+	GinkgoHelper()
+	return c.askAs("application/json", method, path, token, body, idempotencyKey)
+}
+
+func (c *outside) askAs(contentType, method, path, token, body, idempotencyKey string) answer {
 	GinkgoHelper()
 	request, err := http.NewRequestWithContext(context.Background(), method, "https://"+hostname+path, strings.NewReader(body))
 	Expect(err).NotTo(HaveOccurred())
-	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Content-Type", contentType)
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+key(token))
 	}
@@ -104,7 +112,7 @@ func (c *outside) ask(method, path, token, body, idempotencyKey string) answer {
 	defer response.Body.Close() //nolint:errcheck // it was read
 	text, err := io.ReadAll(response.Body)
 	Expect(err).NotTo(HaveOccurred())
-	return answer{response.StatusCode, response.Header.Get("Idempotent-Replayed") == "true", string(text)}
+	return answer{response.StatusCode, response.Header.Get("Idempotent-Replayed") == "true", string(text), response.Header.Get("Grpc-Status")}
 }
 
 // probe asks from within a pod that has the program.

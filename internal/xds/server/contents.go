@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/xds"
 )
 
@@ -74,13 +76,15 @@ func (t table) add(name string, m message) error {
 }
 
 // fits says whether a proxy that has all of it can come again: it names all that it has in one request.
-func (t table) fits() error {
+func (t table) fits() error { return fit(len(t), maps.Keys(t)) }
+
+func fit(count int, names iter.Seq[string]) error {
 	size := 0
-	for name, e := range t { // what it has, with a version each, and what it asks for
-		size += 2*len(name) + len(e.version) + 16
+	for name := range names {
+		size += mesh.NamedSize(len(name))
 	}
-	if most := maxRequestBytes - nodeBytes; len(t) > maxNames || size > most {
-		return fmt.Errorf("%d resources of one type, with names of %d bytes: a proxy may have %d, of %d bytes", len(t), size, maxNames, most)
+	if count > mesh.MaxNamed || size > mesh.MaxNamedBytes {
+		return fmt.Errorf("%d resources of one type, with names of %d bytes: a proxy may have %d, of %d bytes", count, size, mesh.MaxNamed, mesh.MaxNamedBytes)
 	}
 	return nil
 }
@@ -144,6 +148,9 @@ func newContents(r xds.Resources) (contents, error) {
 		if err := t.fits(); err != nil {
 			return nil, err
 		}
+	}
+	if err := fit(len(endpoints), maps.Keys(endpoints)); err != nil {
+		return nil, err
 	}
 	return contents{resource.ClusterType: clusters, resource.ListenerType: listeners, resource.RouteType: routes}, nil
 }

@@ -9,15 +9,17 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
+
+	"github.com/jia-app/paymesh/internal/mesh"
 )
 
 const (
 	// maxRequestBytes bounds a request. A reconnecting proxy names all that it has: about 100 bytes each.
-	maxRequestBytes = 256 << 10
+	maxRequestBytes = nodeBytes + mesh.MaxNamedBytes
 	// nodeBytes of that are for its node: Envoy lists the extensions that it knows, which takes it 61 KB.
 	nodeBytes = 96 << 10
 	// maxNames bounds what a stream may name of a type; a proxy has a few for each dependency.
-	maxNames = 2000
+	maxNames = mesh.MaxNamed
 	// maxTokenBytes are kept of nonces and versions, which were ours once.
 	maxTokenBytes = 64
 	// unboundPatience is how long a stream may wait for its object to be known here, or say nothing. Its proxy comes again.

@@ -101,6 +101,8 @@ func TestTheAPIServerAcceptsWhatIsJustWithinTheBoundsOfServicesAndGateways(t *te
 func TestTheAPIServerAcceptsTheLargestServiceAndGateway(t *testing.T) {
 	long := func(n int, prefix string) string { return prefix + strings.Repeat("a", n-len(prefix)-3) + "%03d" }
 	methods := strings.ReplaceAll(many(64, long(256, "package.Service/")), "%", "%%")
+	// Of allow, as many items as it may have, with as many characters in all.
+	allowed := strings.ReplaceAll(many(64, "a.B/C%02[1]d"), "%", "%%")
 	hosts := func(n int) string {
 		return many(n, strings.Repeat("a.", 124)+"a%03[1]d")
 	}
@@ -109,7 +111,7 @@ func TestTheAPIServerAcceptsTheLargestServiceAndGateway(t *testing.T) {
 		"workload: {image: a, env: [" + many(64, "{name: "+long(128, "A")+"}") + "], files: [" + many(8, "{name: "+long(63, "")+", configMap: a}") + "], " +
 		"resources: {limits: {" + many(6, "example.com/"+long(63, "")+": 1.23456789012345678M") + "}}}, " +
 		"dependsOn: [" + many(16, "{name: "+long(63, "")+", service: {name: "+strings.Repeat("a", 52)+", namespace: "+strings.Repeat("a", 63)+"}, localPort: 3%03[1]d, timeout: 59m59s999ms}") + "], " +
-		"allow: [" + many(64, "{name: "+long(63, "")+", from: {spiffeID: 'spiffe://a"+strings.Repeat("/a", 1019)+"'}, methods: ["+methods+"]}") + "], " +
+		"allow: [" + many(64, "{name: "+long(63, "")+", from: {spiffeID: 'spiffe://a"+strings.Repeat("/a", 27)+"'}, methods: ["+allowed+"]}") + "], " +
 		"expose: [" + many(16, "{name: "+long(63, "")+", gateway: {name: a}, port: aaaaaaaaaaaa007, hostnames: ["+hosts(16)+"], methods: ["+methods+"], transcode: true, auth: {jwt: a}}") + "], " +
 		"egress: [" + many(16, "{name: "+long(63, "")+", to: {selector: {podLabels: {"+strings.ReplaceAll(many(16, "example.com/"+long(63, "")+": "+strings.Repeat("a", 63)), "%", "%%")+"}}}, port: 1}") + "]}"
 	gateway := "{listeners: [" + many(8, "{name: "+long(15, "")+", port: 2%03[1]d, tls: {secretName: "+strings.Repeat("a.", 126)+"a}}") + "], " +

@@ -138,30 +138,34 @@ var ruleCases = map[string]map[string]ruleCase{
 		"a service account that changes": {
 			from: "{workload: {image: a, serviceAccountName: a}}", spec: "{workload: {image: a, serviceAccountName: b}}", field: "spec.workload.serviceAccountName", message: fixedAccount,
 		},
-		"a service account that is set":         {from: "{workload: {image: a}}", spec: "{workload: {image: a, serviceAccountName: b}}", field: "spec.workload.serviceAccountName", message: fixedAccount},
-		"a service account that is removed":     {from: "{workload: {image: a, serviceAccountName: a}}", spec: "{workload: {image: a}}", field: "spec.workload.serviceAccountName", message: fixedAccount},
-		"a port that changes":                   {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: grpc, port: 9999, protocol: GRPC}]}", field: "spec.ports[0].port", message: fixedPort},
-		"a port that changes behind another":    {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: new, port: 8082, protocol: GRPC}, {name: grpc, port: 9999, protocol: GRPC}]}", field: "spec.ports[1].port", message: fixedPort},
-		"a port in place of another":            {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: new, port: 8082, protocol: GRPC}]}", field: "spec.ports", message: oneAtATime},
-		"a port that gets another name":         {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: new, port: 8081, protocol: GRPC}]}", field: "spec.ports", message: oneAtATime},
-		"a localPort that changes":              {from: "{workload: {image: a}, dependsOn: [{name: a, service: {name: a}, localPort: 5001}]}", spec: "{workload: {image: a}, dependsOn: [{name: a, service: {name: a}, localPort: 5002}]}", field: "spec.dependsOn[0].localPort", message: fixedLocal},
-		"Library without a word of the image":   {spec: "{dataPlane: Library, workload: {image: a}}", field: "spec.dataPlane", message: "dataPlane Library needs workload.policySupport: Enforced, "},
-		"Library of an image that does not":     {spec: "{dataPlane: Library, workload: {image: a, policySupport: None}}", field: "spec.dataPlane", message: "dataPlane Library needs workload.policySupport: Enforced, "},
-		"Library later":                         {from: "{workload: {image: a}}", spec: "{dataPlane: Library, workload: {image: a}}", field: "spec.dataPlane", message: "dataPlane Library needs workload.policySupport: Enforced, "},
-		"two replicas of one volume":            {spec: "{workload: {image: a, replicas: 2, persistence: {size: 1Gi}}}", field: "spec.workload.replicas", message: "workload.replicas must be 0 or 1 with workload.persistence: "},
-		"expose without ports":                  {spec: "{workload: {image: a}, expose: [{" + theExposure + ", protocols: [GRPC]}]}", field: "spec.expose", message: "expose" + listening},
-		"allow without ports":                   {spec: "{workload: {image: a}, allow: [{name: a, from: {service: {name: a}}, methods: ['*']}]}", field: "spec.allow", message: "allow" + listening},
-		"transcode without api":                 {spec: "{" + aService + ", expose: [{" + theExposure + ", transcode: true}]}", field: "spec.api", message: "api.descriptorSet must be given where expose has transcode: true"},
-		"an exposure that says nothing":         {spec: "{" + aService + ", expose: [{" + theExposure + "}]}", field: "spec.expose[0]", message: served},
-		"an exposure that is not transcoded":    {spec: "{" + aService + ", expose: [{" + theExposure + ", transcode: false}]}", field: "spec.expose[0]", message: served},
-		"an exposure of an unknown port":        {spec: "{" + aService + ", expose: [{" + theExposure + ", protocols: [GRPC], port: admin}]}", field: "spec.expose", message: namedPort},
-		"an exposure of a port by its number":   {spec: "{" + aService + ", expose: [{" + theExposure + ", protocols: [GRPC], port: '8081'}]}", field: "spec.expose", message: namedPort},
-		"an exposure of one of two ports":       {spec: "{workload: {image: a}, ports: [{name: a, port: 8081, protocol: GRPC}, {name: b, port: 8082, protocol: GRPC}], expose: [{" + theExposure + ", protocols: [GRPC]}]}", field: "spec.expose", message: namedPort},
-		"one localPort twice":                   {spec: "{workload: {image: a}, dependsOn: [{name: a, service: {name: a}, localPort: 50051}, {name: b, service: {name: b}, localPort: 50051}]}", field: "spec.dependsOn", message: "dependsOn must each have a localPort of their own: choose another "},
-		"a localPort that is a port":            {spec: "{" + aService + ", dependsOn: [{name: a, service: {name: a}, localPort: 8081}]}", field: "spec.dependsOn", message: "dependsOn must not have a localPort that is one of ports: "},
-		"one port twice":                        {spec: "{workload: {image: a}, ports: [{name: a, port: 8081, protocol: GRPC}, {name: b, port: 8081, protocol: GRPC}]}", field: "spec.ports", message: "ports must each have a port of their own: choose another "},
-		"health on one of ports":                {spec: "{workload: {image: a, health: {path: /, port: 8081}}, ports: [{name: grpc, port: 8081, protocol: GRPC}]}", field: "spec.workload.health.port", message: "workload.health.port must not be one of ports: "},
-		"health on a localPort":                 {spec: "{workload: {image: a, health: {path: /, port: 50051}}, dependsOn: [{name: a, service: {name: a}, localPort: 50051}]}", field: "spec.workload.health.port", message: "workload.health.port must not be a localPort of dependsOn, "},
+		"a service account that is set":       {from: "{workload: {image: a}}", spec: "{workload: {image: a, serviceAccountName: b}}", field: "spec.workload.serviceAccountName", message: fixedAccount},
+		"a service account that is removed":   {from: "{workload: {image: a, serviceAccountName: a}}", spec: "{workload: {image: a}}", field: "spec.workload.serviceAccountName", message: fixedAccount},
+		"a port that changes":                 {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: grpc, port: 9999, protocol: GRPC}]}", field: "spec.ports[0].port", message: fixedPort},
+		"a port that changes behind another":  {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: new, port: 8082, protocol: GRPC}, {name: grpc, port: 9999, protocol: GRPC}]}", field: "spec.ports[1].port", message: fixedPort},
+		"a port in place of another":          {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: new, port: 8082, protocol: GRPC}]}", field: "spec.ports", message: oneAtATime},
+		"a port that gets another name":       {from: "{" + aService + "}", spec: "{workload: {image: a}, ports: [{name: new, port: 8081, protocol: GRPC}]}", field: "spec.ports", message: oneAtATime},
+		"a localPort that changes":            {from: "{workload: {image: a}, dependsOn: [{name: a, service: {name: a}, localPort: 5001}]}", spec: "{workload: {image: a}, dependsOn: [{name: a, service: {name: a}, localPort: 5002}]}", field: "spec.dependsOn[0].localPort", message: fixedLocal},
+		"Library without a word of the image": {spec: "{dataPlane: Library, workload: {image: a}}", field: "spec.dataPlane", message: "dataPlane Library needs workload.policySupport: Enforced, "},
+		"Library of an image that does not":   {spec: "{dataPlane: Library, workload: {image: a, policySupport: None}}", field: "spec.dataPlane", message: "dataPlane Library needs workload.policySupport: Enforced, "},
+		"Library later":                       {from: "{workload: {image: a}}", spec: "{dataPlane: Library, workload: {image: a}}", field: "spec.dataPlane", message: "dataPlane Library needs workload.policySupport: Enforced, "},
+		"two replicas of one volume":          {spec: "{workload: {image: a, replicas: 2, persistence: {size: 1Gi}}}", field: "spec.workload.replicas", message: "workload.replicas must be 0 or 1 with workload.persistence: "},
+		"expose without ports":                {spec: "{workload: {image: a}, expose: [{" + theExposure + ", protocols: [GRPC]}]}", field: "spec.expose", message: "expose" + listening},
+		"allow without ports":                 {spec: "{workload: {image: a}, allow: [{name: a, from: {service: {name: a}}, methods: ['*']}]}", field: "spec.allow", message: "allow" + listening},
+		"transcode without api":               {spec: "{" + aService + ", expose: [{" + theExposure + ", transcode: true}]}", field: "spec.api", message: "api.descriptorSet must be given where expose has transcode: true"},
+		"an exposure that says nothing":       {spec: "{" + aService + ", expose: [{" + theExposure + "}]}", field: "spec.expose[0]", message: served},
+		"an exposure that is not transcoded":  {spec: "{" + aService + ", expose: [{" + theExposure + ", transcode: false}]}", field: "spec.expose[0]", message: served},
+		"an exposure of an unknown port":      {spec: "{" + aService + ", expose: [{" + theExposure + ", protocols: [GRPC], port: admin}]}", field: "spec.expose", message: namedPort},
+		"an exposure of a port by its number": {spec: "{" + aService + ", expose: [{" + theExposure + ", protocols: [GRPC], port: '8081'}]}", field: "spec.expose", message: namedPort},
+		"an exposure of one of two ports":     {spec: "{workload: {image: a}, ports: [{name: a, port: 8081, protocol: GRPC}, {name: b, port: 8082, protocol: GRPC}], expose: [{" + theExposure + ", protocols: [GRPC]}]}", field: "spec.expose", message: namedPort},
+		"one localPort twice":                 {spec: "{workload: {image: a}, dependsOn: [{name: a, service: {name: a}, localPort: 50051}, {name: b, service: {name: b}, localPort: 50051}]}", field: "spec.dependsOn", message: "dependsOn must each have a localPort of their own: choose another "},
+		"a localPort that is a port":          {spec: "{" + aService + ", dependsOn: [{name: a, service: {name: a}, localPort: 8081}]}", field: "spec.dependsOn", message: "dependsOn must not have a localPort that is one of ports: "},
+		"one port twice":                      {spec: "{workload: {image: a}, ports: [{name: a, port: 8081, protocol: GRPC}, {name: b, port: 8081, protocol: GRPC}]}", field: "spec.ports", message: "ports must each have a port of their own: choose another "},
+		"health on one of ports":              {spec: "{workload: {image: a, health: {path: /, port: 8081}}, ports: [{name: grpc, port: 8081, protocol: GRPC}]}", field: "spec.workload.health.port", message: "workload.health.port must not be one of ports: "},
+		"health on a localPort":               {spec: "{workload: {image: a, health: {path: /, port: 50051}}, dependsOn: [{name: a, service: {name: a}, localPort: 50051}]}", field: "spec.workload.health.port", message: "workload.health.port must not be a localPort of dependsOn, "},
+		"methods of too many characters": {
+			spec:  "{" + aService + ", allow: [" + manyRules(33, 64, 16) + "]}",
+			field: "spec.allow", message: "allow must have methods and SPIFFE IDs of together at most 32,768 characters",
+		},
 		"a caller that is nobody":               {spec: "{" + aService + ", allow: [{name: a, from: {}, methods: ['*']}]}", field: "spec.allow[0].from", message: "from " + onePlace + "service, a MeshService, and spiffeID, "},
 		"a caller that is two":                  {spec: "{" + aService + ", allow: [{name: a, from: {service: {name: a}, spiffeID: 'spiffe://a.example/b'}, methods: ['*']}]}", field: "spec.allow[0].from", message: "from " + onePlace + "service, a MeshService, and spiffeID, "},
 		"a way out to nowhere":                  {spec: "{workload: {image: a}, egress: [{name: a, to: {}, port: 1}]}", field: "spec.egress[0].to", message: "to " + onePlace + "cidr, for addresses outside the cluster, and selector, "},
@@ -267,4 +271,18 @@ func requireEveryRule(t *testing.T, plural string, heard []metav1.StatusCause) {
 		}
 	})
 	t.Logf("%s: %d rules on a value, %d on several fields", plural, onValues, onFields)
+}
+
+// manyRules are so many rules of so many methods, each of so many characters.
+func manyRules(rules, methods, characters int) string {
+	const method = "a.B/M"
+	var all []string
+	for i := range rules {
+		var of []string
+		for j := range methods {
+			of = append(of, fmt.Sprintf("%s%0*d", method, characters-len(method), j))
+		}
+		all = append(all, fmt.Sprintf("{name: r%d, from: {service: {name: a}}, methods: [%s]}", i, strings.Join(of, ", ")))
+	}
+	return strings.Join(all, ", ")
 }

@@ -41,6 +41,16 @@ var _ = Describe("config/samples", func() {
 		}
 		Expect(kinds).To(ContainElements("Namespace", "ServiceIdentity", "MeshService", "MeshGateway", "ConfigMap"))
 	})
+
+	It("brings back by kubectl apply what the demo changes: apply leaves alone a field that is not named", func() {
+		for _, object := range built("config/samples") {
+			support, _, _ := unstructured.NestedString(object.Object, "spec", "workload", "policySupport")
+			if object.GetKind() == "MeshService" && support != "" {
+				dataPlane, _, _ := unstructured.NestedString(object.Object, "spec", "dataPlane")
+				Expect(dataPlane).To(Equal("Sidecar"), object.GetName())
+			}
+		}
+	})
 })
 
 var _ = Describe("config/crd", func() {

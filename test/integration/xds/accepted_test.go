@@ -235,6 +235,12 @@ func TestWhatTheModelAcceptsAGatewayLoads(t *testing.T) {
 	} {
 		t.Run("paths/"+what, func(t *testing.T) { d.tries(t, name, keys, raw) })
 	}
+	for what, change := range crafted() {
+		t.Run("descriptors/"+what, func(t *testing.T) { d.tries(t, name, keys, craft(t, change)) })
+	}
+	for what, change := range forged() {
+		t.Run("files/"+what, func(t *testing.T) { d.tries(t, name, keys, craftOther(t, change)) })
+	}
 }
 
 // tries has the gateway load what the model makes of keys and descriptors, if it takes them.

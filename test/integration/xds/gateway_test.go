@@ -50,6 +50,11 @@ func TestAPaymentCrossesTheGatewayAndTwoSidecars(t *testing.T) {
 	if found := d.call(t, "GET", paymentsURL+"/"+answer.Payment.PaymentID, "", d.token(t, nil)); found.body != paid.body {
 		t.Errorf("asked for: %d %s, want %s", found.status, found.body, paid.body)
 	}
+	// What only a client of gRPC means is not passed on: the answer would be compressed, which the transcoder cannot read.
+	compressed := []string{"grpc-encoding: gzip", "grpc-accept-encoding: gzip"}
+	if again := d.call(t, "POST", paymentsURL, order("order-compressed", "user_1"), append(compressed, d.token(t, nil), "Idempotency-Key: k-compressed")...); again.status != 200 || !strings.Contains(again.body, "10.50 EUR") {
+		t.Errorf("a client that names gRPC's compression: %d %s", again.status, again.body)
+	}
 	// The service has the token and takes the subject from it.
 	bob := d.token(t, func(c jwt.MapClaims) { c["sub"] = "bob" })
 	if found := d.call(t, "GET", paymentsURL+"/"+answer.Payment.PaymentID, "", bob); found.status != 404 || !strings.Contains(found.body, "PAYMENT_NOT_FOUND") {
@@ -98,6 +103,7 @@ func (d *door) refusals(t *testing.T) {
 		{"no JSON", "POST", paymentsURL, "{", []string{token, "Idempotency-Key: k2"}, 400, 3, "Unexpected end of string"},
 		{"a field that breaks a rule", "POST", paymentsURL, order("a b", "user_1"), []string{token, "Idempotency-Key: k2"}, 400, 3, "google.rpc.BadRequest"},
 		{"an unknown query parameter", "POST", paymentsURL + "?x=1", good, []string{token, "Idempotency-Key: k2"}, 400, 3, "Could not find field"},
+		{"a body of 100 KiB", "POST", paymentsURL, `{"description":"` + strings.Repeat("x", 100<<10) + `"}`, []string{token, "Idempotency-Key: k2"}, 400, 3, "\"field\":\"description\""},
 		{"a body of 2 MiB", "POST", paymentsURL, `{"description":"` + strings.Repeat("x", 2<<20) + `"}`, []string{token, "Idempotency-Key: k2"}, 413, 8, ""},
 		{"a method that is not exposed", "GET", paymentsURL, "", []string{token}, 404, 5, ""},
 		{"the path of gRPC, with JSON", "POST", "https://" + hostname + "/payment.v1.PaymentService/CreatePayment", good, []string{token}, 404, 5, ""},
@@ -121,6 +127,11 @@ func (d *door) refusals(t *testing.T) {
 	awaitLine(t, d.pod, map[string]any{"code": 401.0, "details": "jwt_authn_access_denied{Jwt_is_missing}"})
 	if got := d.call(t, "POST", paymentsURL, order("order-5", "user_1"), token, "Idempotency-Key: k4", "content-type: application/grpc"); got.header.Get("grpc-status") != "12" {
 		t.Errorf("gRPC on the path of JSON: %d %v %s", got.status, got.header, got.body)
+	}
+	for _, path := range []string{"/v1/payments", "/payment.v1.PaymentService/CreatePayment"} {
+		if got := d.call(t, "POST", "https://"+hostname+path, order("order-5", "user_1"), token, "Idempotency-Key: k4", "content-type: application/grpc-web"); got.status != 404 {
+			t.Errorf("gRPC-Web to %s: %d %s", path, got.status, got.body)
+		}
 	}
 	client := d.client(false)
 	defer client.CloseIdleConnections()

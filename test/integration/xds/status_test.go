@@ -98,7 +98,7 @@ func (o *operator) addIdentities(t *testing.T, mgr ctrl.Manager) {
 		Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Brake: brake, Witness: witness,
 		Adopting: &controllers.Surplus{Grace: time.Minute, Clock: clock.RealClock{}},
 		Names:    &controllers.Surplus{Grace: time.Minute, Clock: clock.RealClock{}},
-		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, Events: mgr.GetEventRecorder("paymesh"), RetryInterval: time.Second,
+		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &controllers.Refusals{Most: time.Second, Clock: clock.RealClock{}}, Events: mgr.GetEventRecorder("paymesh"), RetryInterval: time.Second,
 	}).SetupWithManager(mgr))
 	must(t, (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Witness: witness}).SetupWithManager(mgr))
 }
