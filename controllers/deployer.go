@@ -64,13 +64,13 @@ func Render(m mesh.Mesh, key mesh.ProxyKey) (spiffeid.ID, xds.Resources, bool) {
 		if !ok {
 			return spiffeid.ID{}, xds.Resources{}, false
 		}
-		return g.ID, xds.Gateway(m, g), true
+		return g.ID, xds.Gateway(g), true
 	}
 	s, ok := m.Service(key.NamespacedName)
 	if !ok {
 		return spiffeid.ID{}, xds.Resources{}, false
 	}
-	return s.ID, xds.Sidecar(m, s), true
+	return s.ID, xds.Sidecar(s), true
 }
 
 // rendering is what is wanted of an owner.

@@ -78,7 +78,7 @@ func parseFlags(args []string) (flags, error) {
 	set.StringVar(&f.spireAddress, "spire-server-address", "", "Host and port of the SPIRE server's API, dialled with mTLS by this manager's own SVID. Either this or --spire-server-socket.")
 	set.StringVar(&f.spireSocket, "spire-server-socket", "", "Path of the SPIRE server's admin socket, where the manager runs beside it.")
 	set.StringVar(&f.workload, "workload-api", "unix:///run/spire/agent-sockets/spire-agent.sock", "Address of the SPIFFE Workload API that gives the manager its own SVID.")
-	set.DurationVar(&f.auditInterval, "audit-interval", registry.DefaultAuditInterval, "How long it may take until an entry that somebody deleted or changed in SPIRE is put right.")
+	set.DurationVar(&f.auditInterval, "audit-interval", registry.DefaultAuditInterval, "How long it may take until an entry that somebody deleted or changed in SPIRE is put right. It is also the longest pause after which a write is tried again that SPIRE, or the API server, refused.")
 	set.DurationVar(&f.entryGrace, "entry-grace", 5*time.Minute, "How long an entry stays after the last pod of its identity left the node, so that a pod that comes back finds it.")
 	set.IntVar(&f.brakeCount, "deletion-brake-count", controllers.DefaultBrakeCount, "How many entries that nobody needs any more may go within a minute; more than that stay until an administrator lets them go. At least 10. Those of ServiceIdentities that somebody deletes do not count.")
 	set.Float64Var(&f.brakeShare, "deletion-brake-share", controllers.DefaultBrakeShare, "The same as a share of all entries of the cluster, above 0 and up to 1; the lower of the two limits holds, and 10 may go in any case.")

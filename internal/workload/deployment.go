@@ -54,7 +54,7 @@ func (p *process) deployment(config, proxy string) *appsv1.Deployment {
 
 // proxy is a native sidecar: it is there before the process, ready with certificates and config, and ends after it.
 func (p *process) proxy() corev1.Container {
-	proxy, always := p.options.proxy(p.role.key, asks(corev1.URISchemeHTTP, mesh.ReadyPort)), corev1.ContainerRestartPolicyAlways
+	proxy, always := p.options.proxy(p.role.key, asks(mesh.ReadyPort)), corev1.ContainerRestartPolicyAlways
 	proxy.RestartPolicy = &always
 	proxy.Ports = append(proxy.Ports, corev1.ContainerPort{Name: "ready", ContainerPort: mesh.ReadyPort, Protocol: corev1.ProtocolTCP})
 	proxy.Resources = proxyResources("20m", "80Mi", "512Mi")

@@ -45,7 +45,7 @@ func gatewayTemplate(g mesh.Gateway, r role, proxyFiles map[string]string, o Opt
 	spec := pod(g.ServiceAccountName, gatewayPreStopSeconds+endSeconds)
 	spec.Volumes = []corev1.Volume{configMapVolume(volumeProxy, r.key.Name+"-proxy"), o.workloadAPIVolume()}
 	spec.Volumes = append(spec.Volumes, secretsVolume(g))
-	proxy := o.proxy(r.key, asks(corev1.URISchemeHTTP, mesh.ReadyPort))
+	proxy := o.proxy(r.key, asks(mesh.ReadyPort))
 	proxy.Ports = append(proxy.Ports, corev1.ContainerPort{Name: "ready", ContainerPort: mesh.ReadyPort, Protocol: corev1.ProtocolTCP})
 	proxy.VolumeMounts = append(proxy.VolumeMounts, corev1.VolumeMount{Name: volumeTLS, MountPath: tlsDir, ReadOnly: true})
 	proxy.Resources = proxyResources("100m", "128Mi", "1Gi")

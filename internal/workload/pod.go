@@ -116,9 +116,9 @@ func sleep(seconds int64) *corev1.Lifecycle {
 }
 
 // asks is what the kubelet asks a proxy: it is ready when its listeners take connections and its routes are in use.
-func asks(scheme corev1.URIScheme, port int32) corev1.ProbeHandler {
+func asks(port int32) corev1.ProbeHandler {
 	return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
-		Scheme: scheme, Path: mesh.ReadyPath, Port: intstr.FromInt32(port), HTTPHeaders: []corev1.HTTPHeader{{Name: "Host", Value: mesh.ReadyHost}},
+		Scheme: corev1.URISchemeHTTP, Path: mesh.ReadyPath, Port: intstr.FromInt32(port), HTTPHeaders: []corev1.HTTPHeader{{Name: "Host", Value: mesh.ReadyHost}},
 	}}
 }
 

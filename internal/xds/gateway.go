@@ -44,7 +44,7 @@ const (
 
 // Gateway is what the proxies of a gateway get: a Listener for each of its listeners, one for the kubelet, and one set of
 // routes.
-func Gateway(_ mesh.Mesh, g mesh.Gateway) Resources {
+func Gateway(g mesh.Gateway) Resources {
 	own := identity{id: g.ID}
 	r := Resources{Listeners: []*listenerv3.Listener{readyListener(g)}, Clusters: []*clusterv3.Cluster{readyCluster(g)}}
 	for _, l := range g.Listeners {

@@ -31,11 +31,11 @@ func proxies(m mesh.Mesh) []proxy {
 	var all []proxy
 	for _, s := range m.Services {
 		if s.DataPlane == meshv1alpha1.DataPlaneSidecar {
-			all = append(all, proxy{mesh.ProxyKey{Kind: mesh.KindMeshService, NamespacedName: s.Key}, xds.Sidecar(m, s), xds.SidecarFiles(s, o)})
+			all = append(all, proxy{mesh.ProxyKey{Kind: mesh.KindMeshService, NamespacedName: s.Key}, xds.Sidecar(s), xds.SidecarFiles(s, o)})
 		}
 	}
 	for _, g := range m.Gateways {
-		all = append(all, proxy{mesh.ProxyKey{Kind: mesh.KindMeshGateway, NamespacedName: g.Key}, xds.Gateway(m, g), xds.GatewayFiles(g, o)})
+		all = append(all, proxy{mesh.ProxyKey{Kind: mesh.KindMeshGateway, NamespacedName: g.Key}, xds.Gateway(g), xds.GatewayFiles(g, o)})
 	}
 	return all
 }

@@ -21,7 +21,7 @@ const (
 
 // Sidecar is what the proxy beside a service's process gets: one inbound Listener for all of its ports and the probes,
 // and one on loopback for each dependency.
-func Sidecar(m mesh.Mesh, s mesh.Service) Resources {
+func Sidecar(s mesh.Service) Resources {
 	own := identity{id: s.ID}
 	r := Resources{Listeners: []*listenerv3.Listener{inboundListener(s, own)}}
 	for _, port := range s.Ports {

@@ -59,20 +59,20 @@ func TestAnAssignmentHasEachAddressOnceAndSorted(t *testing.T) {
 }
 
 func TestUpstreamsOfOnePortShareACluster(t *testing.T) {
-	r := xds.Sidecar(theMesh, caller)
+	r := xds.Sidecar(caller)
 	if len(r.Clusters) != 1 || len(r.Endpoints) != 1 || len(r.Routes) != 2 {
 		t.Errorf("%d clusters, %d assignments and %d routes", len(r.Clusters), len(r.Endpoints), len(r.Routes))
 	}
 }
 
 func TestAChangedClusterAsksForOtherEndpoints(t *testing.T) {
-	before := xds.Sidecar(theMesh, caller)
+	before := xds.Sidecar(caller)
 	changed := caller
 	changed.Upstreams = slices.Clone(caller.Upstreams)
 	for i := range changed.Upstreams {
 		changed.Upstreams[i].ID = spiffeid.RequireFromString("spiffe://jia.app/another")
 	}
-	after := xds.Sidecar(theMesh, changed)
+	after := xds.Sidecar(changed)
 	if before.Endpoints[0].Name == after.Endpoints[0].Name || before.Endpoints[0].Key != after.Endpoints[0].Key {
 		t.Errorf("before %v, after %v", before.Endpoints[0], after.Endpoints[0])
 	}
@@ -82,10 +82,10 @@ func TestAChangedClusterAsksForOtherEndpoints(t *testing.T) {
 }
 
 func TestAVersionIsThatOfWhatAProxyMustAccept(t *testing.T) {
-	before, slower := xds.Sidecar(theMesh, caller), caller
+	before, slower := xds.Sidecar(caller), caller
 	slower.Upstreams = slices.Clone(caller.Upstreams)
 	slower.Upstreams[0].Timeout.Duration = time.Minute
-	after := xds.Sidecar(theMesh, slower)
+	after := xds.Sidecar(slower)
 	if before.Version() == after.Version() || len(before.Version()) != 16 {
 		t.Errorf("a timeout is changed, and the version is %s before and %s after", before.Version(), after.Version())
 	}
@@ -118,10 +118,11 @@ func TestWhereExposuresShareAHostNameEachRouteHasTheDescriptorsOfItsMethod(t *te
 			Methods: []mesh.Method{{Service: "shop.v1.Shop", Name: "Get", Bindings: []mesh.Binding{{HTTPMethod: "GET", Template: "/v1/" + name}}, Descriptors: []byte("of a method of " + name)}},
 		}
 	}
-	r := xds.Gateway(theMesh, mesh.Gateway{
+	r := xds.Gateway(mesh.Gateway{
 		ID: caller.ID, Listeners: []mesh.GatewayListener{{Name: "https", TargetPort: mesh.FirstGatewayPort}},
 		Routes: []mesh.Route{route("a", "a.example.com", "shared.example.com"), route("b", "shared.example.com")},
 	})
+
 	alone, shared := r.Routes[0].GetVirtualHosts()[0], r.Routes[0].GetVirtualHosts()[1]
 	if got := unpack(t, alone.GetTypedPerFilterConfig()[filter], &transcoderv3.GrpcJsonTranscoder{}); string(got.GetProtoDescriptorBin()) != "of a" || !slices.Equal(got.GetServices(), []string{"shop.v1.Shop"}) {
 		t.Errorf("alone: %v", got)

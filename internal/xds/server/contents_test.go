@@ -40,10 +40,10 @@ func TestEverythingThatIsRenderedIsServedInItsVersions(t *testing.T) {
 			}
 		}
 		for _, s := range m.Services {
-			check(s.Key.String(), xds.Sidecar(m, s))
+			check(s.Key.String(), xds.Sidecar(s))
 		}
 		for _, g := range m.Gateways {
-			check(g.Key.String(), xds.Gateway(m, g))
+			check(g.Key.String(), xds.Gateway(g))
 		}
 	})
 }

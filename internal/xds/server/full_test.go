@@ -70,7 +70,7 @@ func TestAGatewayTakesNoMorePortsThanItsProxiesCanName(t *testing.T) {
 			if !ok {
 				t.Fatal("there is no gateway")
 			}
-			r := xds.Gateway(m, g)
+			r := xds.Gateway(g)
 			if _, err := newContents(r); err != nil {
 				t.Errorf("what the model accepts is not served, to nobody: %v", err)
 			}

@@ -251,7 +251,7 @@ func (d *door) tries(t *testing.T, name, keys string, descriptors []byte) {
 		t.Logf("the model refuses it: %v", problems)
 		return
 	}
-	r := xds.Gateway(mesh.Mesh{Cluster: cluster}, g)
+	r := xds.Gateway(g)
 	for _, l := range r.Listeners {
 		refile(t, l, d.dir)
 	}

@@ -26,13 +26,13 @@ func TestEveryCaseOfTheCorpusIsLoadedByAProxy(t *testing.T) {
 		for _, s := range m.Services {
 			if s.DataPlane == meshv1alpha1.DataPlaneSidecar {
 				p := &pod{key: mesh.ProxyKey{Kind: mesh.KindMeshService, NamespacedName: s.Key}, ip: podAddress()}
-				p.load(t, s.ID, xds.Sidecar(m, s), xds.SidecarFiles(s, bootstrapOptions()))
+				p.load(t, s.ID, xds.Sidecar(s), xds.SidecarFiles(s, bootstrapOptions()))
 				started = append(started, p)
 			}
 		}
 		for _, g := range m.Gateways {
 			p := &pod{key: mesh.ProxyKey{Kind: mesh.KindMeshGateway, NamespacedName: g.Key}, ip: podAddress()}
-			p.load(t, g.ID, xds.Gateway(m, g), xds.GatewayFiles(g, bootstrapOptions()))
+			p.load(t, g.ID, xds.Gateway(g), xds.GatewayFiles(g, bootstrapOptions()))
 			started = append(started, p)
 		}
 		for _, p := range started {

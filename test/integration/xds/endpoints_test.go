@@ -75,7 +75,7 @@ func TestEndpointsComeAndGoAndNoCallIsLost(t *testing.T) {
 
 	// A second pod comes, and the first one goes: it leaves the endpoints, its connections drain, and it ends.
 	second := &pod{key: e.calleePod.key, ip: podAddress()}
-	r := xds.Sidecar(mesh.Mesh{Cluster: cluster}, e.callee)
+	r := xds.Sidecar(e.callee)
 	rebind(r, second.ip)
 	other := mesh.ProxyKey{Kind: mesh.KindMeshService, NamespacedName: e.callee.Key}
 	other.Name += "-2" // the manager knows no addresses of pods: here they are in the config

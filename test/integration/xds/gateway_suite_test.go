@@ -138,7 +138,7 @@ func (d *door) set(t *testing.T) {
 
 func (d *door) setChanged(t *testing.T, change func(xds.Resources)) {
 	t.Helper()
-	r := xds.Gateway(mesh.Mesh{Cluster: cluster}, d.gateway)
+	r := xds.Gateway(d.gateway)
 	if change != nil {
 		change(r)
 	}

@@ -103,7 +103,7 @@ func TestAProxyThatHasRejectedItsRoutesIsNotReadyUntilItTakesOthers(t *testing.T
 	onlyCalls.Upstreams = []mesh.Upstream{dependency(t, callee)}
 	manager.SetEndpoints(mesh.EndpointKey{Service: callee.Key, PortName: "grpc"}, nil)
 	for _, s := range []mesh.Service{callee, onlyCalls} {
-		r := xds.Sidecar(mesh.Mesh{Cluster: cluster}, s)
+		r := xds.Sidecar(s)
 		spoil(r.Routes[0])
 		p := &pod{key: mesh.ProxyKey{Kind: mesh.KindMeshService, NamespacedName: s.Key}, ip: podAddress()}
 		p.serve(t, s.ID, r)

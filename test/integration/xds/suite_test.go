@@ -169,7 +169,7 @@ func bootstrapOptions() xds.BootstrapOptions {
 // set has the manager serve what is rendered of the service.
 func (p *pod) set(t *testing.T, s mesh.Service) {
 	t.Helper()
-	p.serve(t, s.ID, xds.Sidecar(mesh.Mesh{Cluster: cluster}, s))
+	p.serve(t, s.ID, xds.Sidecar(s))
 }
 
 func (p *pod) serve(t *testing.T, id spiffeid.ID, r xds.Resources) {
