@@ -6,12 +6,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -44,10 +46,23 @@ func ShowsCertificate(ctx context.Context, at netip.AddrPort) error {
 	}
 	defer conn.Close() //nolint:errcheck // nothing was sent
 	//nolint:gosec // nothing is told to whoever answers, and whether its certificate is good is its clients' business
-	if err := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx); err != nil && ctx.Err() == nil {
+	err = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx)
+	var plain tls.RecordHeaderError
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case ended(err):
 		return fmt.Errorf("%w: %w", ErrNoCertificate, err)
+	case errors.As(err, &plain):
+		return fmt.Errorf("ask %s for its certificate: %w", at, err)
 	}
-	return ctx.Err()
+	return nil // also where a certificate came that Go does not take, and others may
+}
+
+// ended reports whether the other side ended a handshake.
+func ended(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.As(err, &op) && op.Op == "remote error"
 }
 
 // certificates know which listeners of gateways' pods have a certificate. The manager may not read Secrets, and a proxy tells
@@ -60,9 +75,11 @@ type certificates struct {
 
 // shown is a listener in a pod, with its Secret.
 type shown struct {
-	pod    types.UID
-	port   int32
-	secret string
+	pod types.UID
+	// restarts are those of its proxy, which has lost then what it had.
+	restarts int32
+	port     int32
+	secret   string
 }
 
 // lacking says, in a sentence for each listener, in which pods it has no certificate. A pod of an older revision, that does
@@ -81,7 +98,7 @@ func (c *certificates) lacking(ctx context.Context, g mesh.Gateway, pods []corev
 			continue // it has no address yet
 		}
 		for _, listener := range g.Listeners {
-			one := shown{pods[i].UID, listener.TargetPort, listener.SecretName}
+			one := shown{pods[i].UID, restartsOf(&pods[i]), listener.TargetPort, listener.SecretName}
 			switch {
 			case !workload.Mounts(&pods[i], listener):
 				continue
@@ -108,6 +125,13 @@ func (c *certificates) lacking(ctx context.Context, g mesh.Gateway, pods []corev
 	all.Wait()
 	c.remember(g.Key, known)
 	return lackingWords(g, without)
+}
+
+func restartsOf(pod *corev1.Pod) (sum int32) {
+	for _, container := range pod.Status.ContainerStatuses {
+		sum += container.RestartCount
+	}
+	return sum
 }
 
 // remember keeps what is known of the pods that there are.

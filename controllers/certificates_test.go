@@ -120,9 +120,24 @@ func TestAListenerThatShowsNoCertificateIsNamedWithItsSecretAndAskedAgain(t *tes
 	if words := c.lacking(t.Context(), g, []corev1.Pod{podOf(t, g, "a")}); len(words) > 0 {
 		t.Errorf("each has its certificate, and it says %q", words)
 	}
+	again := podOf(t, g, "a")
+	again.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: workload.ContainerProxy, RestartCount: 1}}
+	asked := takenGood.Load()
+	if c.lacking(t.Context(), g, []corev1.Pod{again}); takenGood.Load() != asked+1 {
+		t.Error("a proxy that has started again is not asked again for what it had")
+	}
 	c.lacking(t.Context(), g, nil)
 	if len(c.shown) > 0 {
 		t.Errorf("it remembers %v of pods that are gone", c.shown)
+	}
+}
+
+func TestACertificateThatGoDoesNotTakeIsOne(t *testing.T) {
+	odd := selfSigned(t)
+	odd.Certificate = [][]byte{{0x30, 0x03, 0x02, 0x01, 0x05}} // as one with a negative serial number, or a key that is too long for Go
+	port, _ := listens(t, odd)
+	if err := ShowsCertificate(t.Context(), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))); err != nil {
+		t.Errorf("got %v: whether it is good is its clients' business", err)
 	}
 }
 

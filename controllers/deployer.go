@@ -155,9 +155,11 @@ func (d *Deployer) deploy(ctx context.Context, key mesh.ProxyKey, owner client.O
 		_, resources, _ := d.Render(m, key)
 		want.version = resources.Version()
 	}
-	applied := d.write(ctx, owner, want)
+	applied := d.apply(ctx, owner, want)
 	facts, err := d.observe(ctx, key, owner)
-	facts.applied = applied
+	if facts.applied = applied; err == nil && applied == nil {
+		facts.applied = d.prune(ctx, owner, want, facts)
+	}
 	if err == nil {
 		facts.leaving, err = d.Objects.leaving(ctx, want.all())
 	}
@@ -167,8 +169,8 @@ func (d *Deployer) deploy(ctx context.Context, key mesh.ProxyKey, owner client.O
 	return deployed{want: want, problems: problemsOf(key, problems, want.problems), facts: facts}, nil
 }
 
-// write makes the owner's objects what is rendered, and deletes what is not wanted any more once all of that is there.
-func (d *Deployer) write(ctx context.Context, owner client.Object, r rendering) error {
+// apply makes the owner's objects what is rendered.
+func (d *Deployer) apply(ctx context.Context, owner client.Object, r rendering) error {
 	if !r.accepted {
 		return nil
 	}
@@ -177,10 +179,19 @@ func (d *Deployer) write(ctx context.Context, owner client.Object, r rendering) 
 	before := d.Objects.uids(claims)
 	err := d.Objects.Apply(ctx, owner, want)
 	d.tellLost(owner, claims, before)
-	if err != nil || len(r.problems) > 0 {
-		return err
+	return err
+}
+
+// prune deletes what is not wanted any more, once all that is wanted is there: ConfigMaps last, when no pod of an older
+// revision is left that mounts them, or whose node may have to mount them again.
+func (d *Deployer) prune(ctx context.Context, owner client.Object, r rendering, f facts) error {
+	switch {
+	case !r.accepted || len(r.problems) > 0:
+		return nil
+	case !f.renewed():
+		return d.Objects.Prune(ctx, owner, r.all(), configMapKind)
 	}
-	return d.Objects.Prune(ctx, owner, want)
+	return d.Objects.Prune(ctx, owner, r.all())
 }
 
 // all are the objects, as the API server's client has them.

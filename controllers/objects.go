@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -33,6 +34,7 @@ const fieldOwner = client.FieldOwner("paymesh")
 
 var (
 	deploymentKind = appsv1.SchemeGroupVersion.WithKind("Deployment")
+	configMapKind  = corev1.SchemeGroupVersion.WithKind("ConfigMap")
 	identityKind   = meshv1alpha1.GroupVersion.WithKind(mesh.KindServiceIdentity)
 )
 
@@ -40,7 +42,7 @@ var (
 // among them: what a mistake in the spec no longer wants would take the payments with it.
 var ownedKinds = []schema.GroupVersionKind{
 	deploymentKind,
-	corev1.SchemeGroupVersion.WithKind("ConfigMap"),
+	configMapKind,
 	corev1.SchemeGroupVersion.WithKind("Service"),
 	corev1.SchemeGroupVersion.WithKind("ServiceAccount"),
 	identityKind,
@@ -207,14 +209,17 @@ func (o *Objects) last(key objectKey) (written, bool) {
 	return last, known
 }
 
-// Prune deletes what the owner has and does not want. Only call it with all that is wanted, and once Apply has made that: a
-// rendering with Problems leaves out what it could not make, such as the Deployment that runs.
-func (o *Objects) Prune(ctx context.Context, owner client.Object, want []client.Object) error {
+// Prune deletes what the owner has and does not want, but for the kinds to keep. Only call it with all that is wanted, and once
+// Apply has made that: a rendering with Problems leaves out what it could not make, such as the Deployment that runs.
+func (o *Objects) Prune(ctx context.Context, owner client.Object, want []client.Object, keep ...schema.GroupVersionKind) error {
 	wanted := map[objectKey]bool{}
 	for _, object := range want {
 		wanted[keyOfObject(object)] = true
 	}
 	for _, kind := range ownedKinds {
+		if slices.Contains(keep, kind) {
+			continue
+		}
 		err := o.each(ctx, owner, kind, func(object client.Object) error {
 			if wanted[objectKey{kind, client.ObjectKeyFromObject(object)}] {
 				return nil

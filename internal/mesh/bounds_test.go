@@ -222,3 +222,52 @@ func BenchmarkBuildBesideACrowd(b *testing.B) {
 	}
 	build(b, e, 15)
 }
+
+func TestWhoIsServedAndChangesComesBeforeWhoWaits(t *testing.T) {
+	e := newEdge(t)
+	// add has a service serve 64 methods: the young one by two exposures that share a host name, so that each method has
+	// descriptors of its own; the old one by one, whose descriptors are as large for all.
+	add := func(name string, created int64, messages int) {
+		var paths []string
+		for i := range 66 {
+			paths = append(paths, fmt.Sprintf("/v1/%s/m%d", name, i))
+		}
+		s := e.add("pay", name, created, name+".example.com", ballast(t, descriptorsWith(0, paths...), messages, strings.Repeat("U", 93)))
+		s.Spec.Expose[0].Methods = nil
+		if name == "young" {
+			s.Spec.Expose = append(s.Spec.Expose, s.Spec.Expose[0])
+			s.Spec.Expose[1].Name = "more"
+		}
+		for i := range 64 {
+			to := &s.Spec.Expose[i%len(s.Spec.Expose)]
+			to.Methods = append(to.Methods, meshv1alpha1.ExactMethod(fmt.Sprintf("t.S/M%d", i)))
+		}
+	}
+	exposures := func() []meshv1alpha1.Exposure { return e.service("young").Spec.Expose }
+	for _, step := range []struct {
+		does string
+		do   func()
+		want int
+	}{
+		{"it comes", func() { add("young", 2000, 500) }, 64},
+		{"an older one comes, for which there is no room", func() { add("old", 1000, 12000) }, 64},
+		{"a method more", func() { exposures()[0].Methods = append(exposures()[0].Methods, meshv1alpha1.ExactMethod("t.S/M64")) }, 65},
+		{"a method less", func() { exposures()[0].Methods = exposures()[0].Methods[1:] }, 64},
+		{"another host name instead", func() {
+			for i := range exposures() {
+				exposures()[i].Hostnames = []meshv1alpha1.Hostname{"other.example.com"}
+			}
+		}, 64},
+	} {
+		step.do()
+		paths, told := e.served(t)
+		for path, by := range paths {
+			if !strings.HasPrefix(by, "young/") {
+				t.Fatalf("%s: %s is served by %s, of %d; told %s", step.does, path, by, len(paths), told)
+			}
+		}
+		if len(paths) != step.want || e.service("old") != nil && !strings.Contains(told, meshv1alpha1.ReasonGatewayFull) {
+			t.Errorf("%s: %d paths are served, want %d; told %q", step.does, len(paths), step.want, told)
+		}
+	}
+}

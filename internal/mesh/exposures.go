@@ -57,9 +57,9 @@ func (b *builder) addExposures() {
 	// Who is served as it is comes before who wants more, for the room of a gateway, too.
 	for _, c := range candidates {
 		switch {
-		case !c.incumbent:
+		case !c.incumbent && len(c.recorded) == 0 && !c.service.isRecorded(c.exposure): // one that is served, and changes, is none
 			c.rank = newcomer
-		case c.outgrew():
+		case !c.incumbent || c.outgrew():
 			c.rank = grown
 		}
 	}

@@ -44,12 +44,12 @@ func (r rooms) fit(c *candidate) (take func(), refused *refusal) {
 		r[c.gateway] = of
 	}
 	port, named := EndpointKey{Service: c.route.Service, PortName: c.route.PortName}, of.named
-	if !of.ports[port] {
+	if !of.ports[port] { // a gateway has one cluster more, for its probes
 		named += port.namedSize()
-		if len(of.ports) == MaxNamed || named > MaxNamedBytes {
+		if len(of.ports) == MaxNamed-1 || named > MaxNamedBytes {
 			return nil, refuse(meshv1alpha1.ReasonGatewayFull, "",
 				"with it the routes of MeshGateway %s would lead to %d ports of services, whose names take %d KiB, and it has room for %d, of %d KiB: expose methods of a port that leads there already, or choose another gateway",
-				c.gateway.Key, len(of.ports)+1, (named+1023)>>10, MaxNamed, MaxNamedBytes>>10)
+				c.gateway.Key, len(of.ports)+1, (named+1023)>>10, MaxNamed-1, MaxNamedBytes>>10)
 		}
 	}
 	moved := map[*shownHost]*shownHost{} // nil is what a new host name has

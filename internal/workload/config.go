@@ -27,8 +27,9 @@ const (
 
 const configField = "spec.workload.config"
 
-// rules are the ConfigMap of who may call, where the process enforces that itself. It is apart from config.yaml, and written
-// whatever is wrong with that or with a dependency: who may not call any more must not wait for somebody else's repair.
+// rules are the ConfigMap of who may call, which a process without a sidecar enforces itself. It is apart from config.yaml, and
+// written whatever is wrong with that or with a dependency: who may not call any more must not wait for somebody else's
+// repair. It is there beside a sidecar, too: while dataPlane changes, pods without one run yet.
 func (p *process) rules() (Object, *mesh.Problem) {
 	policy, err := p.policy()
 	if err != nil {

@@ -31,10 +31,7 @@ func serviceIngress(s mesh.Service) []ingressRule {
 			rules = append(rules, ingressRule{From: from, Ports: tcp(port.MeshPort)})
 		}
 	}
-	open := tcp(mesh.HTTPPort)
-	if s.DataPlane != meshv1alpha1.DataPlaneLibrary {
-		open = append(open, tcp(mesh.StatsPort)...)
-	}
+	open := slices.Concat(tcp(mesh.HTTPPort), tcp(mesh.StatsPort))
 	return append(rules, ingressRule{From: everyPod(), Ports: open})
 }
 
@@ -61,12 +58,9 @@ func callersOf(s mesh.Service, port mesh.Port) (from []peer, anybody bool) {
 }
 
 // serviceEgress lets a service reach the services that it may call, what its egress names, names in the DNS, and, for its
-// proxy, the operator. Nothing else.
+// proxy, the operator. Nothing else. A Library has no proxy; but its pods may yet, while dataPlane changes.
 func serviceEgress(s mesh.Service, o Options) []egressRule {
-	rules := []egressRule{dns()}
-	if s.DataPlane != meshv1alpha1.DataPlaneLibrary {
-		rules = append(rules, o.xds())
-	}
+	rules := []egressRule{dns(), o.xds()}
 	var callees []callee
 	for _, upstream := range s.Upstreams {
 		callees = append(callees, callee{upstream.Service, upstream.MeshPort})

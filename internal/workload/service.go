@@ -20,13 +20,11 @@ func Service(s mesh.Service, proxyFiles map[string]string, o Options) ([]Object,
 	p := newProcess(s, o)
 	objects := p.surroundings()
 	problems := p.unknownDependencies()
-	if !p.sidecar {
-		rules, problem := p.rules()
-		if problem != nil {
-			return objects, append(problems, *problem)
-		}
-		objects = append(objects, rules)
+	rules, problem := p.rules()
+	if problem != nil {
+		return objects, append(problems, *problem)
 	}
+	objects = append(objects, rules)
 	var config map[string]string
 	if len(problems) == 0 { // else its config.yaml could not say whom to expect
 		config, problems = p.files()
