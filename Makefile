@@ -15,8 +15,8 @@ TESTFLAGS ?= -race
 # BENCH_OUT is what bench-identity writes, as .json and .svg. Its settings are BENCH_ENTRIES (1000,10000,50000), BENCH_IDENTITIES,
 # BENCH_SAMPLES, BENCH_RESTARTS, BENCH_IDLE and others: see test/bench/identity/settings.go.
 BENCH_OUT ?= $(CURDIR)/docs/bench/identity
-# PARALLEL is how many packages are tested at a time; each may run an API server and a SPIRE server.
-PARALLEL ?= 2
+# PARALLEL is how many packages are tested at a time; each may run an API server and a SPIRE server, and mostly waits for them.
+PARALLEL ?= 3
 
 TOOLS := hack/tools/tools.sh
 PAYMESH_BIN_DIR := $(shell $(TOOLS) --dir)
