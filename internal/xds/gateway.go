@@ -23,6 +23,8 @@ const (
 	gatewayReady = "ready"
 	readyTimeout = 1500 * time.Millisecond
 	readyBackOff = time.Millisecond
+	// readyRetries are more than there are listeners: while these change, one may be asked twice before another.
+	readyRetries = 2 * mesh.GatewayPorts
 	// connectionAge and drainTime are what a rolling restart of the gateway needs: whoever is connected when a pod has left
 	// the balancer is told to go within their sum, and the pod sleeps for longer before it ends.
 	connectionAge = 20 * time.Second
@@ -46,7 +48,7 @@ const (
 // routes.
 func Gateway(g mesh.Gateway) Resources {
 	own := identity{id: g.ID}
-	r := Resources{Listeners: []*listenerv3.Listener{readyListener(g)}, Clusters: []*clusterv3.Cluster{readyCluster(g)}}
+	r := Resources{Listeners: []*listenerv3.Listener{readyListener()}, Clusters: []*clusterv3.Cluster{readyCluster(g)}}
 	for _, l := range g.Listeners {
 		r.Listeners = append(r.Listeners, gatewayListener(g, l))
 	}
@@ -63,7 +65,7 @@ func Gateway(g mesh.Gateway) Resources {
 // readyListener answers the kubelet what a listener of the gateway answers: one that works is enough. So a pod is not ready
 // where no certificate of it can work, or its routes were rejected; and it stays ready while listeners come that it has no
 // certificate of, or go. It is at the same port in every revision.
-func readyListener(g mesh.Gateway) *listenerv3.Listener {
+func readyListener() *listenerv3.Listener {
 	manager := connectionManager("ready", hcmv3.HttpConnectionManager_AUTO)
 	manager.HttpFilters = []*hcmv3.HttpFilter{router()}
 	host := readyHost(nil)
@@ -71,7 +73,7 @@ func readyListener(g mesh.Gateway) *listenerv3.Listener {
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: gatewayReady},
 		Timeout:          duration(readyTimeout),
 		RetryPolicy: &routev3.RetryPolicy{
-			RetryOn: safeRetries, NumRetries: number(uint32(len(g.Listeners))), //nolint:gosec // at most 8
+			RetryOn: safeRetries, NumRetries: number(readyRetries),
 			RetryBackOff:                  &routev3.RetryPolicy_RetryBackOff{BaseInterval: duration(readyBackOff)},
 			RetryHostPredicate:            retryPolicy().GetRetryHostPredicate(),
 			HostSelectionRetryMaxAttempts: hostAttempts,
