@@ -15,6 +15,7 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/owned"
 	"github.com/jia-app/paymesh/internal/spire"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 )
@@ -240,7 +241,7 @@ func (r reporter) report(ctx context.Context, before, object client.Object) erro
 	}
 	status := object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
 	if err := r.client.Status().Patch(ctx, status, client.MergeFrom(before)); err != nil {
-		return client.IgnoreNotFound(fmt.Errorf("report the status of %s %s: %w", kindOf(object), client.ObjectKeyFromObject(object), err))
+		return client.IgnoreNotFound(fmt.Errorf("report the status of %s %s: %w", owned.KindOf(object), client.ObjectKeyFromObject(object), err))
 	}
 	were, are := *conditionsOf(before), *conditionsOf(object)
 	for _, condition := range are {

@@ -19,6 +19,7 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/owned"
 	"github.com/jia-app/paymesh/internal/workload"
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/internal/xds/server"
@@ -29,7 +30,7 @@ import (
 type Deployer struct {
 	Client  client.Client
 	World   *World
-	Objects *Objects
+	Objects *owned.Objects
 	Proxies Proxies
 	Events  events.EventRecorder
 	// Workload and Bootstrap are the cluster's part of what is rendered.
@@ -161,7 +162,7 @@ func (d *Deployer) deploy(ctx context.Context, key mesh.ProxyKey, owner client.O
 		facts.applied = d.prune(ctx, owner, want, facts)
 	}
 	if err == nil {
-		facts.leaving, err = d.Objects.leaving(ctx, want.all())
+		facts.leaving, err = d.Objects.Leaving(ctx, want.all())
 	}
 	if err != nil {
 		return deployed{}, errors.Join(applied, err)
@@ -175,8 +176,8 @@ func (d *Deployer) apply(ctx context.Context, owner client.Object, r rendering) 
 		return nil
 	}
 	want := r.all()
-	claims := claimsOf(want)
-	before := d.Objects.uids(claims)
+	claims := owned.Claims(want)
+	before := d.Objects.UIDs(claims)
 	err := d.Objects.Apply(ctx, owner, want)
 	d.tellLost(owner, claims, before)
 	return err
@@ -189,7 +190,7 @@ func (d *Deployer) prune(ctx context.Context, owner client.Object, r rendering, 
 	case !r.accepted || len(r.problems) > 0:
 		return nil
 	case !f.renewed():
-		return d.Objects.Prune(ctx, owner, r.all(), configMapKind)
+		return d.Objects.Prune(ctx, owner, r.all(), owned.ConfigMapKind)
 	}
 	return d.Objects.Prune(ctx, owner, r.all())
 }
@@ -208,7 +209,7 @@ func (d *Deployer) observe(ctx context.Context, key mesh.ProxyKey, owner client.
 	if f.deployment, err = deploymentOf(ctx, d.Client, owner); err != nil {
 		return f, err
 	}
-	f.behind = f.deployment != nil && !d.Objects.Shows(deploymentKind, f.deployment)
+	f.behind = f.deployment != nil && !d.Objects.Shows(owned.DeploymentKind, f.deployment)
 	pods, err := members(ctx, d.Client, key)
 	if err != nil {
 		return f, err
@@ -250,7 +251,7 @@ func stalled(err error) bool {
 		}
 		return true
 	}
-	return errors.Is(err, errForeign) || apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
+	return errors.Is(err, owned.ErrForeign) || apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
 }
 
 // ensureFinalizer sees to it that the owner cannot go before what it made, ahead of the first of that.
@@ -261,7 +262,7 @@ func (d *Deployer) ensureFinalizer(ctx context.Context, owner client.Object) err
 	}
 	// The lock keeps the patch, which replaces the whole list, from undoing somebody else's finalizer.
 	if err := d.Client.Patch(ctx, owner, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
-		return fmt.Errorf("add the finalizer to %s %s: %w", kindOf(owner), client.ObjectKeyFromObject(owner), err)
+		return fmt.Errorf("add the finalizer to %s %s: %w", owned.KindOf(owner), client.ObjectKeyFromObject(owner), err)
 	}
 	return nil
 }
@@ -269,7 +270,7 @@ func (d *Deployer) ensureFinalizer(ctx context.Context, owner client.Object) err
 // dismantle takes away what a deleted owner made: its pods, then the config of their proxies, then its identity with its
 // entries. It says what it waits for; with nothing left to wait for, the owner may go, and the rest of its objects with it.
 func (d *Deployer) dismantle(ctx context.Context, key mesh.ProxyKey, owner client.Object) (waiting string, err error) {
-	gone, err := d.Objects.Remove(ctx, owner, deploymentKind)
+	gone, err := d.Objects.Remove(ctx, owner, owned.DeploymentKind)
 	if err != nil {
 		return "", err
 	}
@@ -286,7 +287,7 @@ func (d *Deployer) dismantle(ctx context.Context, key mesh.ProxyKey, owner clien
 	if d.Proxies.Version(key) != "" {
 		return "the config of its proxies is being withdrawn", nil
 	}
-	if gone, err = d.Objects.Remove(ctx, owner, identityKind); err != nil {
+	if gone, err = d.Objects.Remove(ctx, owner, owned.IdentityKind); err != nil {
 		return "", err
 	}
 	if !gone {
@@ -307,7 +308,7 @@ func (d *Deployer) release(ctx context.Context, owner client.Object) error {
 	switch err := d.Client.Patch(ctx, owner, patch); {
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err): // the cache is behind, and will tell of what has changed since
 	case err != nil:
-		return fmt.Errorf("drop the finalizer of %s %s: %w", kindOf(owner), client.ObjectKeyFromObject(owner), err)
+		return fmt.Errorf("drop the finalizer of %s %s: %w", owned.KindOf(owner), client.ObjectKeyFromObject(owner), err)
 	}
 	return nil
 }

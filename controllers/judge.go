@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/owned"
 )
 
 // judge derives the conditions of a MeshService or a MeshGateway from what is wanted and what there is. It is pure, and has
@@ -65,7 +66,7 @@ func (j judge) workloadReady() {
 	const condition = meshv1alpha1.ConditionWorkloadReady
 	deployment := j.facts.deployment
 	switch {
-	case errors.Is(j.facts.applied, errForeign):
+	case errors.Is(j.facts.applied, owned.ErrForeign):
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonForeignObject, j.facts.applied.Error())
 	case j.facts.applied != nil:
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonApplyFailed, j.facts.applied.Error())

@@ -16,6 +16,7 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/owned"
 	"github.com/jia-app/paymesh/internal/workload"
 	"github.com/jia-app/paymesh/internal/xds/server"
 )
@@ -153,7 +154,7 @@ func TestWorkloadReadySaysWhatStandsInTheWay(t *testing.T) {
 		"pods cannot be made":                 {accepted, facts{deployment: quota}, "False Progressing", "exceeded quota"},
 		"there is no Deployment":              {accepted, facts{}, "False Progressing", "is being made"},
 		"an object is refused":                {accepted, facts{applied: errors.New("apply Service: port 0"), deployment: deployment(2, 2, 2, 2)}, "False ApplyFailed", "port 0"},
-		"an object is somebody's":             {accepted, facts{applied: fmt.Errorf("Service x exists and %w", errForeign)}, "False ForeignObject", "Service x"},
+		"an object is somebody's":             {accepted, facts{applied: fmt.Errorf("Service x exists and %w", owned.ErrForeign)}, "False ForeignObject", "Service x"},
 		"the identity is refused":             {rendering{}, facts{deployment: deployment(2, 2, 2, 2)}, "False NotAccepted", "stays as it is"},
 		"the objects are not whole":           {rendering{accepted: true, problems: []mesh.Problem{{}}}, facts{deployment: deployment(2, 2, 2, 2)}, "False NotAccepted", ""},
 		"a pod waits for its proxy":           {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{proxyStarts()}}, "False Progressing", "pod a runs its proxy, which has no identity or no config yet"},
@@ -254,7 +255,7 @@ func TestAProblemIsTheObjectsOwnOfItsOwnKind(t *testing.T) {
 
 func TestWhatTheUserHasToMendIsNotTriedAgainAtOnce(t *testing.T) {
 	resource := schema.GroupResource{Resource: "services"}
-	invalid, foreign := apierrors.NewForbidden(resource, "x", errors.New("quota")), fmt.Errorf("x: %w", errForeign)
+	invalid, foreign := apierrors.NewForbidden(resource, "x", errors.New("quota")), fmt.Errorf("x: %w", owned.ErrForeign)
 	away := apierrors.NewServerTimeout(resource, "patch", 1)
 	for name, test := range map[string]struct {
 		err  error

@@ -19,6 +19,7 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/owned"
 	"github.com/jia-app/paymesh/internal/workload"
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/internal/xds/server"
@@ -48,7 +49,7 @@ func newMeshRig() *meshRig {
 		WorkloadAPIHostPath: "/run/spire/agent-sockets", WorkloadAPISocket: "spire-agent.sock",
 	}
 	deployer := &controllers.Deployer{
-		Client: r.cached, World: world, Objects: &controllers.Objects{Client: r.cached, Live: live},
+		Client: r.cached, World: world, Objects: &owned.Objects{Client: r.cached, Live: live},
 		Proxies: server.NewPeers(r.server, server.PeersOptions{}), Events: r.events, Workload: options,
 		Bootstrap: xds.BootstrapOptions{Cluster: clusterID, XDSAddress: "paymesh-xds.paymesh-system.svc:18000", WorkloadAPI: options.SocketPath()},
 		Render:    controllers.Render, RetryInterval: retry,

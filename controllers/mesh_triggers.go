@@ -27,6 +27,7 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/owned"
 	"github.com/jia-app/paymesh/internal/workload"
 )
 
@@ -152,8 +153,8 @@ func slicesOf(_ context.Context, slice client.Object) []mesh.ProxyKey {
 	return nil
 }
 
-// owned are the keys of who owns an object, or of whom a claim is that is to outlive its owner.
-func owned(_ context.Context, object client.Object) []mesh.ProxyKey {
+// ownerOf is the key of who owns an object, or of whom a claim is that is to outlive its owner.
+func ownerOf(_ context.Context, object client.Object) []mesh.ProxyKey {
 	owner := metav1.GetControllerOf(object)
 	if key, ok := labelled(object); ok && owner == nil && workload.Retained(object) {
 		return []mesh.ProxyKey{key}
@@ -176,7 +177,7 @@ func (t meshTriggers) identity(ctx context.Context, identity client.Object) []me
 
 // self is the key of a MeshService or a MeshGateway.
 func self(_ context.Context, object client.Object) []mesh.ProxyKey {
-	return []mesh.ProxyKey{proxyKey(kindOf(object), client.ObjectKeyFromObject(object))}
+	return []mesh.ProxyKey{proxyKey(owned.KindOf(object), client.ObjectKeyFromObject(object))}
 }
 
 // controller is a controller of one of the kinds: woken by what the Mesh is built from, by its objects, and by its proxies.
@@ -189,9 +190,9 @@ func (d *Deployer) controller(mgr ctrl.Manager, kind, name string) *builder.Type
 	b := t.watch(builder.TypedControllerManagedBy[mesh.ProxyKey](mgr).Named(name)).
 		Watches(object, t.handle(self)). // every update: a status or a finalizer changed by hand is put right too
 		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(t.identity)).
-		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(owned)).
+		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(ownerOf)).
 		Watches(&corev1.Pod{}, t.handle(pods)).
-		Watches(&appsv1.Deployment{}, t.handle(owned)).
+		Watches(&appsv1.Deployment{}, t.handle(ownerOf)).
 		WatchesRawSource(d.reports(t))
 	if kind == mesh.KindMeshService {
 		b = b.Watches(&discoveryv1.EndpointSlice{}, t.handle(slicesOf))
@@ -200,7 +201,7 @@ func (d *Deployer) controller(mgr ctrl.Manager, kind, name string) *builder.Type
 		&corev1.ConfigMap{}, &corev1.PersistentVolumeClaim{}, &corev1.Service{}, &corev1.ServiceAccount{},
 		&networkingv1.NetworkPolicy{}, &policyv1.PodDisruptionBudget{},
 	} {
-		b = b.WatchesMetadata(object, t.handle(owned))
+		b = b.WatchesMetadata(object, t.handle(ownerOf))
 	}
 	return named(mgr, b).WithOptions(controller.TypedOptions[mesh.ProxyKey]{MaxConcurrentReconciles: meshWorkers})
 }

@@ -22,6 +22,7 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/owned"
 	"github.com/jia-app/paymesh/internal/workload"
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/internal/xds/server"
@@ -46,7 +47,7 @@ var _ = Describe("a running manager of the mesh", Ordered, func() {
 		world := &controllers.World{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Cluster: clusterID}
 		options := workload.Options{ProxyImage: "envoy", ManagerNamespace: "paymesh-system", WorkloadAPIHostPath: "/run/spire", WorkloadAPISocket: "agent.sock"}
 		deployer := &controllers.Deployer{
-			Client: mgr.GetClient(), World: world, Objects: &controllers.Objects{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
+			Client: mgr.GetClient(), World: world, Objects: &owned.Objects{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
 			Proxies: server.NewPeers(xdsServer, server.PeersOptions{}), Events: mgr.GetEventRecorder("paymesh"), Workload: options,
 			Bootstrap: xds.BootstrapOptions{Cluster: clusterID, XDSAddress: "paymesh-xds.paymesh-system.svc:18000", WorkloadAPI: options.SocketPath()},
 			Render:    controllers.Render, RetryInterval: time.Hour,

@@ -31,6 +31,7 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/owned"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/internal/svid"
@@ -253,7 +254,7 @@ func addMesh(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f flags
 		WorkloadAPIHostPath: f.workloadHostPath, WorkloadAPICSIDriver: f.workloadCSIDriver, WorkloadAPISocket: f.workloadSocket,
 	}
 	deployer := &controllers.Deployer{
-		Client: mgr.GetClient(), World: world, Objects: &controllers.Objects{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
+		Client: mgr.GetClient(), World: world, Objects: &owned.Objects{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
 		Proxies: peers, Events: mgr.GetEventRecorder("paymesh"), Workload: options,
 		Bootstrap: xds.BootstrapOptions{Cluster: cluster, XDSAddress: f.xdsAddress, WorkloadAPI: options.SocketPath()},
 		Render:    controllers.Render, RetryInterval: f.auditInterval,

@@ -32,6 +32,7 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/owned"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/internal/workload"
@@ -115,7 +116,7 @@ func (o *operator) addMesh(t *testing.T, mgr ctrl.Manager) {
 	must(t, proxies.SetupWithManager(mgr))
 	must(t, endpoints.SetupWithManager(mgr))
 	must(t, (&controllers.MeshServiceReconciler{Deployer: &controllers.Deployer{
-		Client: mgr.GetClient(), World: world, Objects: &controllers.Objects{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
+		Client: mgr.GetClient(), World: world, Objects: &owned.Objects{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
 		Proxies: peers, Events: mgr.GetEventRecorder("paymesh"), Render: o.render, RetryInterval: time.Second,
 		Workload:  workload.Options{ProxyImage: "envoy", ManagerNamespace: "paymesh-system", WorkloadAPIHostPath: "/run/spire", WorkloadAPISocket: "agent.sock"},
 		Bootstrap: xds.BootstrapOptions{Cluster: cluster, XDSAddress: o.xdsAt, WorkloadAPI: agent.WorkloadAPI},

@@ -1,4 +1,6 @@
-package controllers
+// Package owned writes the Kubernetes objects of a MeshService or a MeshGateway: an owner and all that is wanted of it go in,
+// the API server has that and no more, and what stood in the way comes out.
+package owned
 
 import (
 	"context"
@@ -32,26 +34,27 @@ import (
 // fieldOwner is who owns the fields that the operator applies.
 const fieldOwner = client.FieldOwner("paymesh")
 
+// The kinds of which whoever calls this package names one.
 var (
-	deploymentKind = appsv1.SchemeGroupVersion.WithKind("Deployment")
-	configMapKind  = corev1.SchemeGroupVersion.WithKind("ConfigMap")
-	identityKind   = meshv1alpha1.GroupVersion.WithKind(mesh.KindServiceIdentity)
+	DeploymentKind = appsv1.SchemeGroupVersion.WithKind("Deployment")
+	ConfigMapKind  = corev1.SchemeGroupVersion.WithKind("ConfigMap")
+	IdentityKind   = meshv1alpha1.GroupVersion.WithKind(mesh.KindServiceIdentity)
 )
 
 // ownedKinds are the kinds of objects that a MeshService or a MeshGateway owns, and that are pruned. A volume's claim is not
 // among them: what a mistake in the spec no longer wants would take the payments with it.
 var ownedKinds = []schema.GroupVersionKind{
-	deploymentKind,
-	configMapKind,
+	DeploymentKind,
+	ConfigMapKind,
 	corev1.SchemeGroupVersion.WithKind("Service"),
 	corev1.SchemeGroupVersion.WithKind("ServiceAccount"),
-	identityKind,
+	IdentityKind,
 	networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"),
 	policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"),
 }
 
-// errForeign is an object that is needed and belongs to somebody else.
-var errForeign = errors.New("belongs to somebody else")
+// ErrForeign is an object that is needed and belongs to somebody else.
+var ErrForeign = errors.New("belongs to somebody else")
 
 // Objects writes what is rendered of an owner: by server-side apply, and only what differs from what it last wrote or saw.
 type Objects struct {
@@ -98,7 +101,7 @@ func (o *Objects) apply(ctx context.Context, owner, want client.Object) error {
 		return err
 	}
 	if have != nil && !metav1.IsControlledBy(have, owner) && !adoptable(have, owner) {
-		return fmt.Errorf("%s exists and %w: delete or rename it, or rename %s %s", key, errForeign, kindOf(owner), client.ObjectKeyFromObject(owner))
+		return fmt.Errorf("%s exists and %w: delete or rename it, or rename %s %s", key, ErrForeign, KindOf(owner), client.ObjectKeyFromObject(owner))
 	}
 	content, err := contentOf(owner, want, have)
 	if err != nil {
@@ -179,9 +182,9 @@ func (o *Objects) have(ctx context.Context, key objectKey) (client.Object, error
 // than its metadata.
 func cachedAs(kind schema.GroupVersionKind) client.Object {
 	switch kind.Kind {
-	case deploymentKind.Kind:
+	case DeploymentKind.Kind:
 		return &appsv1.Deployment{}
-	case identityKind.Kind:
+	case IdentityKind.Kind:
 		return &meshv1alpha1.ServiceIdentity{}
 	}
 	object := &metav1.PartialObjectMetadata{}
@@ -192,9 +195,9 @@ func cachedAs(kind schema.GroupVersionKind) client.Object {
 // cachedList is an empty list of what cachedAs gives.
 func cachedList(kind schema.GroupVersionKind) client.ObjectList {
 	switch kind.Kind {
-	case deploymentKind.Kind:
+	case DeploymentKind.Kind:
 		return &appsv1.DeploymentList{}
-	case identityKind.Kind:
+	case IdentityKind.Kind:
 		return &meshv1alpha1.ServiceIdentityList{}
 	}
 	list := &metav1.PartialObjectMetadataList{}
@@ -247,7 +250,7 @@ func (o *Objects) Remove(ctx context.Context, owner client.Object, kind schema.G
 func (o *Objects) each(ctx context.Context, owner client.Object, kind schema.GroupVersionKind, f func(client.Object) error) error {
 	list := cachedList(kind)
 	if err := o.Client.List(ctx, list, client.InNamespace(owner.GetNamespace()), client.MatchingLabels{ownerLabel(owner): owner.GetName()}); err != nil {
-		return fmt.Errorf("list the %ss of %s %s: %w", kind.Kind, kindOf(owner), client.ObjectKeyFromObject(owner), err)
+		return fmt.Errorf("list the %ss of %s %s: %w", kind.Kind, KindOf(owner), client.ObjectKeyFromObject(owner), err)
 	}
 	return meta.EachListItem(list, func(item runtime.Object) error {
 		if object, ok := item.(client.Object); ok && metav1.IsControlledBy(object, owner) {
@@ -266,7 +269,7 @@ func (o *Objects) delete(ctx context.Context, key objectKey, object client.Objec
 	target.SetNamespace(key.Namespace)
 	target.SetName(key.Name)
 	options := []client.DeleteOption{client.Preconditions{UID: &uid}}
-	if key.kind == deploymentKind { // so that it is gone when its pods are, and not before
+	if key.kind == DeploymentKind { // so that it is gone when its pods are, and not before
 		options = append(options, client.PropagationPolicy(metav1.DeletePropagationForeground))
 	}
 	if err := o.Client.Delete(ctx, target, options...); client.IgnoreNotFound(err) != nil {
@@ -305,7 +308,7 @@ func contentOf(owner, want, have client.Object) (*unstructured.Unstructured, err
 	if workload.Retained(want) {
 		return content, nil // it outlives its owner
 	}
-	content.SetOwnerReferences([]metav1.OwnerReference{*metav1.NewControllerRef(owner, meshv1alpha1.GroupVersion.WithKind(kindOf(owner)))})
+	content.SetOwnerReferences([]metav1.OwnerReference{*metav1.NewControllerRef(owner, meshv1alpha1.GroupVersion.WithKind(KindOf(owner)))})
 	return content, nil
 }
 
@@ -330,8 +333,8 @@ func keyOfObject(object client.Object) objectKey {
 
 func (k objectKey) String() string { return k.kind.Kind + " " + k.NamespacedName.String() }
 
-// kindOf is the kind of an object of this API; those from a typed client do not say theirs.
-func kindOf(object client.Object) string {
+// KindOf is the kind of an object of this API; those from a typed client do not say theirs.
+func KindOf(object client.Object) string {
 	switch object.(type) {
 	case *meshv1alpha1.MeshGateway:
 		return mesh.KindMeshGateway
@@ -343,7 +346,7 @@ func kindOf(object client.Object) string {
 
 // ownerLabel is the label by which an owner's objects are found.
 func ownerLabel(owner client.Object) string {
-	if kindOf(owner) == mesh.KindMeshGateway {
+	if KindOf(owner) == mesh.KindMeshGateway {
 		return meshv1alpha1.LabelGateway
 	}
 	return meshv1alpha1.LabelService

@@ -1,4 +1,4 @@
-package controllers_test
+package owned_test
 
 import (
 	"context"
@@ -15,11 +15,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
-	"github.com/jia-app/paymesh/controllers"
+	"github.com/jia-app/paymesh/internal/owned"
 )
 
 var _ = Describe("the objects of an owner", func() {
-	var objects *controllers.Objects
+	var objects *owned.Objects
 	var owner *meshv1alpha1.MeshService
 	var applied int
 	ctx := context.Background()
@@ -34,8 +34,10 @@ var _ = Describe("the objects of an owner", func() {
 				return c.Apply(ctx, content, options...)
 			},
 		})
-		objects = &controllers.Objects{Client: counted, Live: direct}
-		owner = &meshv1alpha1.MeshService{ObjectMeta: metav1.ObjectMeta{Namespace: namespace("").Name, Name: "pay"}}
+		objects = &owned.Objects{Client: counted, Live: direct}
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "spec-"}}
+		Expect(live.Create(ctx, namespace)).To(Succeed())
+		owner = &meshv1alpha1.MeshService{ObjectMeta: metav1.ObjectMeta{Namespace: namespace.Name, Name: "pay"}}
 		owner.Spec.Workload.Image = "example/service:1"
 		Expect(live.Create(ctx, owner)).To(Succeed())
 	})
