@@ -96,7 +96,7 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 
 // write writes a plan, but for what SPIRE has refused a short time ago.
 func (r *ServiceIdentityReconciler) write(ctx context.Context, owner spire.Owner, plan spire.Plan, held []spire.Held, o *outcome) {
-	waiting := r.Refusals.hold(owner, &plan)
+	waiting := r.Refusals.Hold(owner, &plan)
 	tried := plan
 	duplicates, err := r.withoutDuplicates(ctx, &plan, held)
 	results, failed := r.SPIRE.Apply(ctx, plan)
@@ -105,7 +105,7 @@ func (r *ServiceIdentityReconciler) write(ctx context.Context, owner spire.Owner
 	if err = cmp.Or(err, failed); err != nil && o.state.Err == nil {
 		o.state.Err = err
 	}
-	o.retry = r.Refusals.note(owner, tried, slices.Concat(results, duplicates))
+	o.retry = r.Refusals.Note(owner, tried, slices.Concat(results, duplicates))
 	o.failed = slices.Concat(failures(results), duplicates, waiting)
 }
 

@@ -16,6 +16,7 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 )
 
 // actionDelete is what the events about the brake say was to be done.
@@ -25,7 +26,7 @@ const actionDelete = "DeleteEntries"
 // that Namespace has the annotation for it.
 type BrakeReconciler struct {
 	Client client.Client
-	Brake  *Brake
+	Brake  *retention.Brake
 	Events events.EventRecorder
 
 	// told is the trip that the last event was about.
@@ -58,7 +59,7 @@ func (r *BrakeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 
 // SetupWithManager registers the controller and what wakes it: the annotations of its Namespace, and the brake.
 func (r *BrakeReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	own := types.NamespacedName{Name: r.Brake.options.Namespace}
+	own := types.NamespacedName{Name: r.Brake.Namespace()}
 	return ctrl.NewControllerManagedBy(mgr).Named("deletion-brake").
 		For(metadataOf("Namespace"), builder.OnlyMetadata, builder.WithPredicates(
 			predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetName() == own.Name }), predicate.AnnotationChangedPredicate{})).
@@ -70,7 +71,7 @@ func (r *BrakeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 }
 
 // released wakes the identities whose deletions were held back until now.
-func released(brake *Brake) source.Source {
+func released(brake *retention.Brake) source.Source {
 	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
 		brake.Notify(func(owners []spire.Owner) {
 			for _, owner := range owners {

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 )
 
 // Census counts the entries of all identities by what was last found to be true of them, for the metrics.
@@ -17,7 +18,7 @@ type Census struct {
 type tally struct{ registered, missing, refused, conflicts int }
 
 // NewCensus makes a Census that has counted nothing; registerer takes its metrics, nil for none.
-func NewCensus(registerer prometheus.Registerer, surplus *Surplus) *Census {
+func NewCensus(registerer prometheus.Registerer, surplus *retention.Surplus) *Census {
 	c := &Census{of: map[spire.Owner]tally{}}
 	if registerer == nil {
 		return c
@@ -26,12 +27,7 @@ func NewCensus(registerer prometheus.Registerer, surplus *Surplus) *Census {
 		"registered": func() int { return c.sum().registered },
 		"missing":    func() int { return c.sum().missing },
 		"refused":    func() int { return c.sum().refused },
-		"surplus": func() (sum int) {
-			for _, ids := range surplus.all() {
-				sum += len(ids)
-			}
-			return sum
-		},
+		"surplus":    surplus.Len,
 	} {
 		registerer.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "paymesh_identity_entries", ConstLabels: prometheus.Labels{"state": state},

@@ -8,16 +8,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc/codes"
+	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 )
 
 func TestTheCensusCountsWhatIsTrueOfTheEntriesOfAllIdentities(t *testing.T) {
 	metrics := prometheus.NewPedanticRegistry()
-	surplus := &Surplus{Grace: time.Minute, Clock: clocktesting.NewFakeClock(time.Unix(0, 0))}
+	ownerNamed := func(name string) spire.Owner { return identityOwner(types.NamespacedName{Namespace: "ns", Name: name}) }
+	surplus := &retention.Surplus{Grace: time.Minute, Clock: clocktesting.NewFakeClock(time.Unix(0, 0))}
 	census := NewCensus(metrics, surplus)
 	surplus.Due(ownerNamed("a"), []string{"old"})
 	want := []spire.Entry{{ID: "1"}, {ID: "2"}, {ID: "3"}}

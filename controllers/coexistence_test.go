@@ -18,6 +18,7 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
@@ -147,7 +148,7 @@ func (r *rig) secondCluster(name string) (*registry.Registry, *controllers.Servi
 	})
 	Eventually(func() bool { return entries.State().Synced }).Should(BeTrue())
 	operator := *r.identities
-	operator.Cluster, operator.SPIRE, operator.Witness = id, entries, controllers.NewWitness(nil)
-	operator.Surplus = &controllers.Surplus{Grace: grace, Clock: r.clock}
+	operator.Cluster, operator.SPIRE, operator.Witness = id, entries, retention.NewWitness(nil)
+	operator.Surplus = &retention.Surplus{Grace: grace, Clock: r.clock}
 	return entries, &operator
 }

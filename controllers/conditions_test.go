@@ -2,14 +2,12 @@ package controllers
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
@@ -93,32 +91,6 @@ func TestRegisteredSaysWhatStandsInTheWay(t *testing.T) {
 				check(func(o *meshv1alpha1.ServiceIdentity) { setDeleting(o, test.outcome) }, test.deleting, test.because)
 			}
 		})
-	}
-}
-
-func TestEntriesWithoutAnObjectAreRemovedOnlyWhereItWasSeen(t *testing.T) {
-	w := NewWitness(nil)
-	known, stranger := identityOwner(types.NamespacedName{Name: "known"}), identityOwner(types.NamespacedName{Name: "stranger"})
-	w.Saw(known)
-	if !w.Knows(known) || w.Knows(stranger) {
-		t.Error("it knows whom it has seen, and nobody else")
-	}
-	if !w.Orphaned(stranger, 2) || w.Orphaned(stranger, 2) || w.count() != 2 {
-		t.Error("an orphan is news once, and counts by its entries")
-	}
-	w.Saw(stranger)
-	if w.count() != 0 {
-		t.Error("who is seen is no orphan any more")
-	}
-	w.Left(known)
-	if !w.Knows(known) {
-		t.Error("who has gone is known: a restored SPIRE server may have its entries again")
-	}
-	for i := range mostGone {
-		w.Left(identityOwner(types.NamespacedName{Name: fmt.Sprintf("gone-%d", i)}))
-	}
-	if w.Knows(known) || len(w.seen) > mostGone+1 {
-		t.Errorf("%d are remembered, or the one that went first is", len(w.seen))
 	}
 }
 

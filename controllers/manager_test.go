@@ -17,8 +17,10 @@ import (
 
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/spire/backoff"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
@@ -49,7 +51,7 @@ func (f *faulty) Apply(ctx context.Context, plan spire.Plan) ([]spireclient.Resu
 // manager is one that runs by itself, with everything about identities in it.
 type manager struct {
 	entries  *registry.Registry
-	brake    *controllers.Brake
+	brake    *retention.Brake
 	operator *corev1.Namespace
 	// stop ends it and returns what Start returned.
 	stop func() error
@@ -83,17 +85,17 @@ func tryManager(config *rest.Config, server *lab.SPIREServer, faults ...func(*fa
 	Expect(mgr.Add(api)).To(Succeed())
 	Expect(mgr.Add(m.entries)).To(Succeed())
 	Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer(), clusterID)).To(Succeed())
-	surplus, witness := &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
-	m.brake = controllers.NewBrake(controllers.BrakeOptions{
-		Count: controllers.LeastBrakeCount, Share: controllers.DefaultBrakeShare, Total: m.entries.Count, Namespace: m.operator.Name,
+	surplus, witness := &retention.Surplus{Grace: shortGrace, Clock: clock.RealClock{}}, retention.NewWitness(nil)
+	m.brake = retention.NewBrake(retention.BrakeOptions{
+		Count: retention.LeastBrakeCount, Share: retention.DefaultBrakeShare, Total: m.entries.Count, Namespace: m.operator.Name,
 		Surplus: surplus, Clock: clock.RealClock{},
 	})
 	Expect((&controllers.BrakeReconciler{Client: mgr.GetClient(), Brake: m.brake, Events: mgr.GetEventRecorder("paymesh")}).SetupWithManager(mgr)).To(Succeed())
 	Expect((&controllers.ServiceIdentityReconciler{
 		Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Brake: m.brake, Witness: witness,
-		Adopting: &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
-		Names:    &controllers.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
-		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &controllers.Refusals{Most: audit, Clock: clock.RealClock{}},
+		Adopting: &retention.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
+		Names:    &retention.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
+		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &backoff.Refusals{Most: audit, Clock: clock.RealClock{}},
 		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
 	}).SetupWithManager(mgr)).To(Succeed())
 	Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr)).To(Succeed())

@@ -17,6 +17,7 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 )
 
 // NodeReconciler makes SPIRE hold an alias for each node, so that it is there before the first pod needs it, and takes
@@ -25,8 +26,8 @@ type NodeReconciler struct {
 	Client  client.Client
 	Cluster mesh.ClusterID
 	SPIRE   *registry.Registry
-	Surplus *Surplus
-	Witness *Witness
+	Surplus *retention.Surplus
+	Witness *retention.Witness
 }
 
 // Reconcile brings the alias of the node with the UID that req names in line with it.

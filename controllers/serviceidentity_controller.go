@@ -27,7 +27,9 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
+	"github.com/jia-app/paymesh/internal/spire/backoff"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 )
 
 // identityWorkers reconcile that many ServiceIdentities at a time: most of them wait for SPIRE, whose writes they share
@@ -47,17 +49,17 @@ type ServiceIdentityReconciler struct {
 	ClusterDomain string
 	SPIRE         *registry.Registry
 	// Surplus keeps entries for a grace time after the last pod has left their node.
-	Surplus *Surplus
+	Surplus *retention.Surplus
 	// Names keeps the names of Services for a grace time after the last pod that these select has gone.
-	Names *Surplus
+	Names *retention.Surplus
 	// Adopting keeps the entries of somebody else's that an object adopts for the grace time, from when its own are there.
-	Adopting *Surplus
+	Adopting *retention.Surplus
 	// Refusals keep writes that SPIRE refused from being tried again with every event.
-	Refusals *Refusals
+	Refusals *backoff.Refusals
 	// Brake stops deletions when there are too many at a time.
-	Brake *Brake
+	Brake *retention.Brake
 	// Witness knows which identities were there, for when one is gone without having been finalized.
-	Witness *Witness
+	Witness *retention.Witness
 	Events  events.EventRecorder
 	// Census counts entries by what is true of them.
 	Census *Census

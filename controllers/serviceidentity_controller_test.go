@@ -16,10 +16,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
-	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
@@ -431,7 +431,7 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		ns, node := namespace(""), node()
 		object := identity(ns, "pay")
 		r.reconcile(mesh.KeyOf(object), ns, node, pod(ns, "pay", node.Name), object)
-		r.identities.Witness = controllers.NewWitness(nil) // as of a manager that starts anew
+		r.identities.Witness = retention.NewWitness(nil) // as of a manager that starts anew
 		object = r.identity(mesh.KeyOf(object))
 		object.Finalizers = nil
 		Expect(live.Update(r.ctx, object)).To(Succeed())

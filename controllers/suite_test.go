@@ -28,8 +28,10 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire/backoff"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
@@ -99,18 +101,18 @@ func newRig() *rig {
 	r.api = api
 	r.registry = registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr, Registerer: r.metrics})
 	r.cached = startCache(ctx)
-	surplus, witness := &controllers.Surplus{Grace: grace, Clock: r.clock}, controllers.NewWitness(r.metrics)
+	surplus, witness := &retention.Surplus{Grace: grace, Clock: r.clock}, retention.NewWitness(r.metrics)
 	r.operator = namespace("")
-	brake := controllers.NewBrake(controllers.BrakeOptions{
-		Count: controllers.LeastBrakeCount, Share: controllers.DefaultBrakeShare, Total: r.registry.Count, Namespace: r.operator.Name,
+	brake := retention.NewBrake(retention.BrakeOptions{
+		Count: retention.LeastBrakeCount, Share: retention.DefaultBrakeShare, Total: r.registry.Count, Namespace: r.operator.Name,
 		Surplus: surplus, Clock: r.clock, Registerer: r.metrics,
 	})
 	r.brakes = &controllers.BrakeReconciler{Client: r.cached, Brake: brake, Events: r.events}
 	r.identities = &controllers.ServiceIdentityReconciler{
 		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Brake: brake, Witness: witness,
-		Adopting: &controllers.Surplus{Grace: grace, Clock: r.clock},
-		Names:    &controllers.Surplus{Grace: grace, Clock: r.clock},
-		Census:   controllers.NewCensus(r.metrics, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &controllers.Refusals{Most: retry, Clock: r.clock}, Events: r.events, RetryInterval: retry,
+		Adopting: &retention.Surplus{Grace: grace, Clock: r.clock},
+		Names:    &retention.Surplus{Grace: grace, Clock: r.clock},
+		Census:   controllers.NewCensus(r.metrics, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &backoff.Refusals{Most: retry, Clock: r.clock}, Events: r.events, RetryInterval: retry,
 	}
 	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness}
 	ended := make(chan error, 2)

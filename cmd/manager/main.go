@@ -32,8 +32,10 @@ import (
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/owned"
+	"github.com/jia-app/paymesh/internal/spire/backoff"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 	"github.com/jia-app/paymesh/internal/svid"
 	"github.com/jia-app/paymesh/internal/workload"
 	"github.com/jia-app/paymesh/internal/xds"
@@ -81,8 +83,8 @@ func parseFlags(args []string) (flags, error) {
 	set.StringVar(&f.workload, "workload-api", "unix:///run/spire/agent-sockets/spire-agent.sock", "Address of the SPIFFE Workload API that gives the manager its own SVID.")
 	set.DurationVar(&f.auditInterval, "audit-interval", registry.DefaultAuditInterval, "How long it may take until an entry that somebody deleted or changed in SPIRE is put right. It is also the longest pause after which a write is tried again that SPIRE, or the API server, refused.")
 	set.DurationVar(&f.entryGrace, "entry-grace", 5*time.Minute, "How long an entry stays after the last pod of its identity left the node, so that a pod that comes back finds it.")
-	set.IntVar(&f.brakeCount, "deletion-brake-count", controllers.DefaultBrakeCount, "How many entries that nobody needs any more may go within a minute; more than that stay until an administrator lets them go. At least 10. Those of ServiceIdentities that somebody deletes do not count.")
-	set.Float64Var(&f.brakeShare, "deletion-brake-share", controllers.DefaultBrakeShare, "The same as a share of all entries of the cluster, above 0 and up to 1; the lower of the two limits holds, and 10 may go in any case.")
+	set.IntVar(&f.brakeCount, "deletion-brake-count", retention.DefaultBrakeCount, "How many entries that nobody needs any more may go within a minute; more than that stay until an administrator lets them go. At least 10. Those of ServiceIdentities that somebody deletes do not count.")
+	set.Float64Var(&f.brakeShare, "deletion-brake-share", retention.DefaultBrakeShare, "The same as a share of all entries of the cluster, above 0 and up to 1; the lower of the two limits holds, and 10 may go in any case.")
 	set.DurationVar(&f.defaultTTL, "spire-default-x509-svid-ttl", time.Hour, "The default_x509_svid_ttl of the SPIRE server: only for what status.outageBudget says of identities without x509SVIDTTL.")
 	set.DurationVar(&f.caTTL, "spire-ca-ttl", 24*time.Hour, "The ca_ttl of the SPIRE server, which no SVID outlives: only for what status.outageBudget says.")
 	set.BoolVar(&f.dryRun, "dry-run", false, "Write nothing to the SPIRE server: what would be written is logged, and shown in the condition Registered of each ServiceIdentity. Kubernetes objects are written all the same.")
@@ -128,8 +130,8 @@ func (f flags) checkSPIRE() error {
 		return fmt.Errorf("--spire-default-x509-svid-ttl is %s: want more than 0s", f.defaultTTL)
 	case f.caTTL <= 0:
 		return fmt.Errorf("--spire-ca-ttl is %s: want more than 0s", f.caTTL)
-	case f.brakeCount < controllers.LeastBrakeCount:
-		return fmt.Errorf("--deletion-brake-count is %d: want %d or more", f.brakeCount, controllers.LeastBrakeCount)
+	case f.brakeCount < retention.LeastBrakeCount:
+		return fmt.Errorf("--deletion-brake-count is %d: want %d or more", f.brakeCount, retention.LeastBrakeCount)
 	case !(f.brakeShare > 0 && f.brakeShare <= 1):
 		return fmt.Errorf("--deletion-brake-share is %g: want more than 0, and 1 at most", f.brakeShare)
 	}
@@ -214,8 +216,8 @@ func addIdentities(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f
 	if err != nil {
 		return err
 	}
-	surplus, witness := &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}}, controllers.NewWitness(metrics.Registry)
-	brake := controllers.NewBrake(controllers.BrakeOptions{
+	surplus, witness := &retention.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}}, retention.NewWitness(metrics.Registry)
+	brake := retention.NewBrake(retention.BrakeOptions{
 		Count: f.brakeCount, Share: f.brakeShare, Total: entries.Count, Namespace: f.managerNamespace(),
 		Surplus: surplus, Clock: clock.RealClock{}, Registerer: metrics.Registry,
 	})
@@ -224,10 +226,10 @@ func addIdentities(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f
 	}
 	if err := (&controllers.ServiceIdentityReconciler{
 		Client: mgr.GetClient(), Cluster: cluster, ClusterDomain: f.clusterDomain, SPIRE: entries, Surplus: surplus, Brake: brake, Witness: witness,
-		Adopting: &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
-		Names:    &controllers.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
+		Adopting: &retention.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
+		Names:    &retention.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
 		Census:   controllers.NewCensus(metrics.Registry, surplus), DefaultTTL: f.defaultTTL, CATTL: f.caTTL,
-		Refusals: &controllers.Refusals{Most: f.auditInterval, Clock: clock.RealClock{}},
+		Refusals: &backoff.Refusals{Most: f.auditInterval, Clock: clock.RealClock{}},
 		Events:   mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,
 	}).SetupWithManager(mgr); err != nil {
 		return fmt.Errorf("set up the ServiceIdentity controller: %w", err)

@@ -16,7 +16,7 @@ check() {
   [ -z "$found" ] || { bad=1; printf 'imports: %s: but %s links\n%s\n' "$4" "$1" "$(head -n 5 <<<"$found")" >&2; }
 }
 
-api='api/v1alpha1' mesh='internal/mesh' spire='internal/spire' client='internal/spire/client' registry='internal/spire/registry' xds='internal/xds' server='internal/xds/server' svid='internal/svid' owned='internal/owned'
+api='api/v1alpha1' mesh='internal/mesh' spire='internal/spire' client='internal/spire/client' registry='internal/spire/registry' xds='internal/xds' server='internal/xds/server' svid='internal/svid' owned='internal/owned' retention='internal/spire/retention' backoff='internal/spire/backoff'
 none='-' # begins no import path
 check ./api/... "$api" "$none" "api/v1alpha1 describes the kinds and depends on nothing of ours"
 check ./internal/mesh "$api|$mesh" "$pure" "internal/mesh is pure: objects go in, a model comes out"
@@ -28,10 +28,12 @@ check ./internal/spire/registry "$api|$mesh|$spire|$client|$svid|$registry" "sig
 check ./internal/xds "$api|$mesh|$xds" "$pure" "internal/xds is pure: a model goes in, resources come out"
 check ./internal/xds/server "$api|$mesh|$xds|$server" "sigs.k8s.io/controller-runtime|k8s.io/client-go" "internal/xds/server speaks to proxies alone"
 check ./internal/workload "$api|$mesh|internal/workload|payment/config" "$pure" "internal/workload is pure: a model goes in, objects come out"
+check ./internal/spire/retention "$api|$mesh|$spire|$retention" "$pure" "internal/spire/retention decides what may be deleted, and deletes nothing"
+check ./internal/spire/backoff "$api|$mesh|$spire|$client|$svid|$backoff" "sigs.k8s.io/controller-runtime|k8s.io/client-go" "internal/spire/backoff decides what may be sent, and sends nothing"
 check ./internal/owned "$api|$mesh|internal/workload|payment/config|$owned" "google.golang.org/grpc" "internal/owned speaks to the API server alone"
 check ./payment/interceptor "payment/(config|policy|interceptor)" "modernc.org/sqlite" "who serves calls needs no store"
 check ./payment/services "payment/(config|policy|interceptor|mtls|breaker|discovery|pool|services|contactv1|familyv1|documentv1)" "modernc.org/sqlite" "who calls others needs no store"
 check ./payment/gateway "payment/(config|gateway)" "modernc.org/sqlite" "a client outside the mesh needs nothing of it"
 check ./payment/... "payment/.*" "sigs.k8s.io|k8s.io" "the workload knows nothing of Kubernetes, nor of the operator"
-check ./controllers "$api|$mesh|$spire|$client|$svid|$registry|$xds|$server|internal/workload|payment/config|$owned|controllers" "$none" "controllers know what reads, decides and writes, and are wired by cmd"
+check ./controllers "$api|$mesh|$spire|$client|$svid|$registry|$xds|$server|internal/workload|payment/config|$owned|$retention|$backoff|controllers" "$none" "controllers know what reads, decides and writes, and are wired by cmd"
 exit "$bad"

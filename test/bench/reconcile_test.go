@@ -23,8 +23,10 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire/backoff"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
@@ -149,16 +151,16 @@ func build(b *testing.B, size int) *world {
 	api, err := spireclient.NewUnix(spireServer.Socket, w.metrics)
 	w.must(err)
 	w.registry = registry.New(api, id, registry.Options{AuditInterval: time.Hour, Logger: logr.Discard()}) // no audit in the figures
-	surplus := &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}}
+	surplus := &retention.Surplus{Grace: time.Hour, Clock: clock.RealClock{}}
 	w.reconciler = &controllers.ServiceIdentityReconciler{
 		Client: w.cached, Cluster: id, SPIRE: w.registry, Events: &events.FakeRecorder{},
-		Brake: controllers.NewBrake(controllers.BrakeOptions{
-			Count: controllers.DefaultBrakeCount, Share: controllers.DefaultBrakeShare, Total: w.registry.Count, Surplus: surplus, Clock: clock.RealClock{},
+		Brake: retention.NewBrake(retention.BrakeOptions{
+			Count: retention.DefaultBrakeCount, Share: retention.DefaultBrakeShare, Total: w.registry.Count, Surplus: surplus, Clock: clock.RealClock{},
 		}),
-		Adopting: &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}},
-		Names:    &controllers.Surplus{Grace: time.Hour, Clock: clock.RealClock{}},
-		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &controllers.Refusals{Most: time.Minute, Clock: clock.RealClock{}},
-		Surplus: surplus, Witness: controllers.NewWitness(nil), RetryInterval: time.Hour,
+		Adopting: &retention.Surplus{Grace: time.Hour, Clock: clock.RealClock{}},
+		Names:    &retention.Surplus{Grace: time.Hour, Clock: clock.RealClock{}},
+		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &backoff.Refusals{Most: time.Minute, Clock: clock.RealClock{}},
+		Surplus: surplus, Witness: retention.NewWitness(nil), RetryInterval: time.Hour,
 	}
 	var running sync.WaitGroup
 	for _, start := range []func(context.Context) error{reader.Start, w.registry.Start, api.Start} {

@@ -33,8 +33,10 @@ import (
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/owned"
+	"github.com/jia-app/paymesh/internal/spire/backoff"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 	"github.com/jia-app/paymesh/internal/workload"
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/internal/xds/server"
@@ -91,15 +93,15 @@ func (o *operator) addIdentities(t *testing.T, mgr ctrl.Manager) {
 	held := registry.New(entries, cluster, registry.Options{AuditInterval: time.Second, Logger: mgr.GetLogger()})
 	must(t, mgr.Add(entries))
 	must(t, mgr.Add(held))
-	surplus, witness := &controllers.Surplus{Grace: time.Minute, Clock: clock.RealClock{}}, controllers.NewWitness(nil)
-	brake := controllers.NewBrake(controllers.BrakeOptions{
-		Count: controllers.DefaultBrakeCount, Share: controllers.DefaultBrakeShare, Total: held.Count, Surplus: surplus, Clock: clock.RealClock{},
+	surplus, witness := &retention.Surplus{Grace: time.Minute, Clock: clock.RealClock{}}, retention.NewWitness(nil)
+	brake := retention.NewBrake(retention.BrakeOptions{
+		Count: retention.DefaultBrakeCount, Share: retention.DefaultBrakeShare, Total: held.Count, Surplus: surplus, Clock: clock.RealClock{},
 	})
 	must(t, (&controllers.ServiceIdentityReconciler{
 		Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Brake: brake, Witness: witness,
-		Adopting: &controllers.Surplus{Grace: time.Minute, Clock: clock.RealClock{}},
-		Names:    &controllers.Surplus{Grace: time.Minute, Clock: clock.RealClock{}},
-		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &controllers.Refusals{Most: time.Second, Clock: clock.RealClock{}}, Events: mgr.GetEventRecorder("paymesh"), RetryInterval: time.Second,
+		Adopting: &retention.Surplus{Grace: time.Minute, Clock: clock.RealClock{}},
+		Names:    &retention.Surplus{Grace: time.Minute, Clock: clock.RealClock{}},
+		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &backoff.Refusals{Most: time.Second, Clock: clock.RealClock{}}, Events: mgr.GetEventRecorder("paymesh"), RetryInterval: time.Second,
 	}).SetupWithManager(mgr))
 	must(t, (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Witness: witness}).SetupWithManager(mgr))
 }

@@ -1,4 +1,4 @@
-package controllers
+package retention
 
 import (
 	"fmt"
@@ -43,7 +43,7 @@ func (b *braking) look(owner spire.Owner, surplus ...string) (pass, held []strin
 }
 
 func ownerNamed(name string) spire.Owner {
-	return identityOwner(types.NamespacedName{Namespace: "ns", Name: name})
+	return spire.Owner{Kind: spire.OwnerIdentity, Identity: types.NamespacedName{Namespace: "ns", Name: name}}
 }
 
 func some(prefix string, count int) []string {

@@ -1,18 +1,17 @@
-package controllers
+package retention
 
 import (
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 )
 
 func TestSurplusEntriesLingerForTheGraceTimeAndThenAreDue(t *testing.T) {
 	clock := clocktesting.NewFakeClock(time.Unix(0, 0))
 	surplus := &Surplus{Grace: time.Minute, Clock: clock}
-	owner := identityOwner(types.NamespacedName{Namespace: "a", Name: "b"})
+	owner := ownerNamed("b")
 	look := func(wantDue []string, wantLingers time.Duration, ids ...string) {
 		t.Helper()
 		due, lingers := surplus.Due(owner, ids)
@@ -32,14 +31,14 @@ func TestSurplusEntriesLingerForTheGraceTimeAndThenAreDue(t *testing.T) {
 	surplus.Forget(owner)
 	clock.Step(time.Hour)
 	look(nil, time.Minute, "y")
-	if other, _ := surplus.Due(identityOwner(types.NamespacedName{Name: "other"}), []string{"y"}); other != nil {
+	if other, _ := surplus.Due(ownerNamed("other"), []string{"y"}); other != nil {
 		t.Errorf("another owner's entry is due at once: %v", other)
 	}
 }
 
 func TestWithoutGraceSurplusEntriesAreDueAtOnce(t *testing.T) {
 	surplus := &Surplus{Clock: clocktesting.NewFakeClock(time.Unix(0, 0))}
-	due, lingers := surplus.Due(identityOwner(types.NamespacedName{}), []string{"x"})
+	due, lingers := surplus.Due(ownerNamed(""), []string{"x"})
 	if len(due) != 1 || lingers != 0 {
 		t.Errorf("due %v, the next in %s", due, lingers)
 	}

@@ -1,4 +1,6 @@
-package controllers
+// Package retention keeps entries that nobody needs any more from being deleted too soon, too many at a time, or by a manager
+// that never saw whose they are: what an owner has in surplus goes in, and what of it may be deleted now comes out.
+package retention
 
 import (
 	"sync"
@@ -77,6 +79,14 @@ func (s *Surplus) within(d time.Duration) map[spire.Owner][]string {
 
 // all are the entries in surplus.
 func (s *Surplus) all() map[spire.Owner][]string { return s.within(s.Grace) }
+
+// Len is how many entries are in surplus.
+func (s *Surplus) Len() (sum int) {
+	for _, ids := range s.all() {
+		sum += len(ids)
+	}
+	return sum
+}
 
 // Forget drops what is remembered of an owner that is gone.
 func (s *Surplus) Forget(owner spire.Owner) {

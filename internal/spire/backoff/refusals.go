@@ -1,4 +1,6 @@
-package controllers
+// Package backoff keeps writes that SPIRE refused from being sent again with every event: a plan goes in, and what of it may be
+// sent now comes out.
+package backoff
 
 import (
 	"sync"
@@ -33,9 +35,9 @@ type refused struct {
 	next   time.Time
 }
 
-// hold takes the writes out of a plan whose time has not come, and returns what SPIRE said of them. What is not in the plan
+// Hold takes the writes out of a plan whose time has not come, and returns what SPIRE said of them. What is not in the plan
 // is forgotten: it is there, or nobody wants it.
-func (r *Refusals) hold(owner spire.Owner, plan *spire.Plan) []client.Result {
+func (r *Refusals) Hold(owner spire.Owner, plan *spire.Plan) []client.Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before, after, now := r.of[owner], map[string]refused{}, r.Clock.Now()
@@ -60,9 +62,9 @@ func (r *Refusals) hold(owner spire.Owner, plan *spire.Plan) []client.Result {
 	return results
 }
 
-// note takes over what SPIRE said of a plan. It returns how long it is until the first of the owner's writes may be tried
+// Note takes over what SPIRE said of a plan. It returns how long it is until the first of the owner's writes may be tried
 // again; zero where none was refused.
-func (r *Refusals) note(owner spire.Owner, plan spire.Plan, results []client.Result) (wait time.Duration) {
+func (r *Refusals) Note(owner spire.Owner, plan spire.Plan, results []client.Result) (wait time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, list := r.Clock.Now(), r.of[owner]

@@ -1,4 +1,4 @@
-package controllers
+package retention
 
 import (
 	"maps"
@@ -147,6 +147,9 @@ func (b *Brake) keep(list map[spire.Owner][]string, owner spire.Owner, ids []str
 
 // Forget drops what is remembered of an owner that is gone, or whose deletions are nobody's business any more.
 func (b *Brake) Forget(owner spire.Owner) { b.Pass(owner, nil, nil) }
+
+// Namespace is the one whose annotation releases the brake.
+func (b *Brake) Namespace() string { return b.options.Namespace }
 
 // Tripped is since when the brake holds deletions back, as Release takes it; empty where it does not.
 func (b *Brake) Tripped() string {

@@ -1,0 +1,32 @@
+package retention
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestEntriesWithoutAnObjectAreRemovedOnlyWhereItWasSeen(t *testing.T) {
+	w := NewWitness(nil)
+	known, stranger := ownerNamed("known"), ownerNamed("stranger")
+	w.Saw(known)
+	if !w.Knows(known) || w.Knows(stranger) {
+		t.Error("it knows whom it has seen, and nobody else")
+	}
+	if !w.Orphaned(stranger, 2) || w.Orphaned(stranger, 2) || w.count() != 2 {
+		t.Error("an orphan is news once, and counts by its entries")
+	}
+	w.Saw(stranger)
+	if w.count() != 0 {
+		t.Error("who is seen is no orphan any more")
+	}
+	w.Left(known)
+	if !w.Knows(known) {
+		t.Error("who has gone is known: a restored SPIRE server may have its entries again")
+	}
+	for i := range mostGone {
+		w.Left(ownerNamed(fmt.Sprintf("gone-%d", i)))
+	}
+	if w.Knows(known) || len(w.seen) > mostGone+1 {
+		t.Errorf("%d are remembered, or the one that went first is", len(w.seen))
+	}
+}
