@@ -17,7 +17,6 @@ import (
 
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/spire"
-	"github.com/jia-app/paymesh/internal/spire/backoff"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/internal/spire/retention"
@@ -84,21 +83,13 @@ func tryManager(config *rest.Config, server *lab.SPIREServer, faults ...func(*fa
 	m := &manager{operator: namespace(""), entries: registry.New(between, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr})}
 	Expect(mgr.Add(api)).To(Succeed())
 	Expect(mgr.Add(m.entries)).To(Succeed())
-	Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer(), clusterID)).To(Succeed())
-	surplus, witness := &retention.Surplus{Grace: shortGrace, Clock: clock.RealClock{}}, retention.NewWitness(nil)
-	m.brake = retention.NewBrake(retention.BrakeOptions{
-		Count: retention.LeastBrakeCount, Share: retention.DefaultBrakeShare, Total: m.entries.Count, Namespace: m.operator.Name,
-		Surplus: surplus, Clock: clock.RealClock{},
+	added, err := controllers.AddIdentities(ctx, mgr, controllers.IdentityOptions{
+		Cluster: clusterID, SPIRE: m.entries, Namespace: m.operator.Name, Grace: shortGrace,
+		BrakeCount: retention.LeastBrakeCount, BrakeShare: retention.DefaultBrakeShare,
+		DefaultTTL: time.Hour, CATTL: 24 * time.Hour, RetryInterval: audit, Clock: clock.RealClock{},
 	})
-	Expect((&controllers.BrakeReconciler{Client: mgr.GetClient(), Brake: m.brake, Events: mgr.GetEventRecorder("paymesh")}).SetupWithManager(mgr)).To(Succeed())
-	Expect((&controllers.ServiceIdentityReconciler{
-		Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Brake: m.brake, Witness: witness,
-		Adopting: &retention.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
-		Names:    &retention.Surplus{Grace: shortGrace, Clock: clock.RealClock{}},
-		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &backoff.Refusals{Most: audit, Clock: clock.RealClock{}},
-		Events: mgr.GetEventRecorder("paymesh"), RetryInterval: audit,
-	}).SetupWithManager(mgr)).To(Succeed())
-	Expect((&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: clusterID, SPIRE: m.entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr)).To(Succeed())
+	Expect(err).NotTo(HaveOccurred())
+	m.brake = added.Brake.Brake
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
 	m.stop = sync.OnceValue(func() error {

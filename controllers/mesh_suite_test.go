@@ -19,7 +19,6 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
-	"github.com/jia-app/paymesh/internal/owned"
 	"github.com/jia-app/paymesh/internal/workload"
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/internal/xds/server"
@@ -43,20 +42,16 @@ func newMeshRig() *meshRig {
 	DeferCleanup(cancel)
 	r := &meshRig{rig: rig{ctx: ctx, cached: startCache(ctx), events: events.NewFakeRecorder(1000)}, ns: namespace("")}
 	r.server = server.New(server.Options{Address: "127.0.0.1:0", Cluster: clusterID, Log: GinkgoLogr})
-	world := &controllers.World{Client: r.cached, Live: live, Cluster: clusterID}
 	options := workload.Options{
 		ProxyImage: "envoy:1", ManagerNamespace: "paymesh-system", ManagerLabels: map[string]string{"app": "manager"},
 		WorkloadAPIHostPath: "/run/spire/agent-sockets", WorkloadAPISocket: "spire-agent.sock",
 	}
-	deployer := &controllers.Deployer{
-		Client: r.cached, World: world, Objects: &owned.Objects{Client: r.cached, Live: live},
-		Proxies: server.NewPeers(r.server, server.PeersOptions{}), Events: r.events, Workload: options,
-		Bootstrap: xds.BootstrapOptions{Cluster: clusterID, XDSAddress: "paymesh-xds.paymesh-system.svc:18000", WorkloadAPI: options.SocketPath()},
-		Render:    controllers.Render, RetryInterval: retry,
-	}
-	r.services, r.gateways = &controllers.MeshServiceReconciler{Deployer: deployer}, &controllers.MeshGatewayReconciler{Deployer: deployer}
-	r.proxies = &controllers.ProxyReconciler{Client: r.cached, World: world, Server: r.server, Render: controllers.Render}
-	r.endpoints = &controllers.EndpointReconciler{Client: r.cached, Cluster: clusterID, Server: r.server}
+	all := controllers.NewMesh(r.cached, live, r.events, controllers.MeshOptions{
+		Cluster: clusterID, Server: r.server, Proxies: server.NewPeers(r.server, server.PeersOptions{}), Render: controllers.Render, Workload: options,
+		Bootstrap:     xds.BootstrapOptions{XDSAddress: "paymesh-xds.paymesh-system.svc:18000", WorkloadAPI: options.SocketPath()},
+		RetryInterval: retry,
+	})
+	r.services, r.gateways, r.proxies, r.endpoints = all.Services, all.Gateways, all.Proxies, all.Endpoints
 	return r
 }
 

@@ -22,7 +22,6 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
-	"github.com/jia-app/paymesh/internal/owned"
 	"github.com/jia-app/paymesh/internal/workload"
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/internal/xds/server"
@@ -41,29 +40,18 @@ var _ = Describe("a running manager of the mesh", Ordered, func() {
 			Controller: ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
 		})
 		Expect(err).NotTo(HaveOccurred())
-		Expect(controllers.IndexFields(ctx, mgr.GetFieldIndexer(), clusterID)).To(Succeed())
-		Expect(controllers.IndexWorld(ctx, mgr.GetFieldIndexer())).To(Succeed())
 		xdsServer = server.New(server.Options{Cluster: clusterID, Log: GinkgoLogr})
-		world := &controllers.World{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Cluster: clusterID}
 		options := workload.Options{ProxyImage: "envoy", ManagerNamespace: "paymesh-system", WorkloadAPIHostPath: "/run/spire", WorkloadAPISocket: "agent.sock"}
-		deployer := &controllers.Deployer{
-			Client: mgr.GetClient(), World: world, Objects: &owned.Objects{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
-			Proxies: server.NewPeers(xdsServer, server.PeersOptions{}), Events: mgr.GetEventRecorder("paymesh"), Workload: options,
-			Bootstrap: xds.BootstrapOptions{Cluster: clusterID, XDSAddress: "paymesh-xds.paymesh-system.svc:18000", WorkloadAPI: options.SocketPath()},
-			Render:    controllers.Render, RetryInterval: time.Hour,
-		}
-		proxies := &controllers.ProxyReconciler{Client: mgr.GetClient(), World: world, Server: xdsServer, Render: controllers.Render}
-		endpoints := &controllers.EndpointReconciler{Client: mgr.GetClient(), Cluster: clusterID, Server: xdsServer}
-		for _, reconciler := range []interface{ SetupWithManager(ctrl.Manager) error }{
-			proxies, endpoints, &controllers.MeshServiceReconciler{Deployer: deployer}, &controllers.MeshGatewayReconciler{Deployer: deployer},
-		} {
-			Expect(reconciler.SetupWithManager(mgr)).To(Succeed())
-		}
-		Expect(mgr.Add(&controllers.Serving{Client: mgr.GetClient(), Proxies: proxies, Endpoints: endpoints, Serve: func(ctx context.Context) error {
-			close(served)
-			<-ctx.Done()
-			return nil
-		}})).To(Succeed())
+		Expect(controllers.AddMesh(ctx, mgr, controllers.MeshOptions{
+			Cluster: clusterID, Server: xdsServer, Proxies: server.NewPeers(xdsServer, server.PeersOptions{}), Render: controllers.Render, Workload: options,
+			Bootstrap:     xds.BootstrapOptions{XDSAddress: "paymesh-xds.paymesh-system.svc:18000", WorkloadAPI: options.SocketPath()},
+			RetryInterval: time.Hour,
+			Serve: func(ctx context.Context) error {
+				close(served)
+				<-ctx.Done()
+				return nil
+			},
+		})).To(Succeed())
 		ended := make(chan error, 1)
 		go func() { ended <- mgr.Start(ctx) }()
 		DeferCleanup(func() {

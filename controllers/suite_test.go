@@ -28,7 +28,6 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
-	"github.com/jia-app/paymesh/internal/spire/backoff"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/internal/spire/retention"
@@ -101,20 +100,13 @@ func newRig() *rig {
 	r.api = api
 	r.registry = registry.New(api, clusterID, registry.Options{AuditInterval: audit, Logger: GinkgoLogr, Registerer: r.metrics})
 	r.cached = startCache(ctx)
-	surplus, witness := &retention.Surplus{Grace: grace, Clock: r.clock}, retention.NewWitness(r.metrics)
 	r.operator = namespace("")
-	brake := retention.NewBrake(retention.BrakeOptions{
-		Count: retention.LeastBrakeCount, Share: retention.DefaultBrakeShare, Total: r.registry.Count, Namespace: r.operator.Name,
-		Surplus: surplus, Clock: r.clock, Registerer: r.metrics,
+	all := controllers.NewIdentities(r.cached, r.events, controllers.IdentityOptions{
+		Cluster: clusterID, SPIRE: r.registry, Namespace: r.operator.Name, Grace: grace,
+		BrakeCount: retention.LeastBrakeCount, BrakeShare: retention.DefaultBrakeShare,
+		DefaultTTL: time.Hour, CATTL: 24 * time.Hour, RetryInterval: retry, Clock: r.clock, Registerer: r.metrics,
 	})
-	r.brakes = &controllers.BrakeReconciler{Client: r.cached, Brake: brake, Events: r.events}
-	r.identities = &controllers.ServiceIdentityReconciler{
-		Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Brake: brake, Witness: witness,
-		Adopting: &retention.Surplus{Grace: grace, Clock: r.clock},
-		Names:    &retention.Surplus{Grace: grace, Clock: r.clock},
-		Census:   controllers.NewCensus(r.metrics, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &backoff.Refusals{Most: retry, Clock: r.clock}, Events: r.events, RetryInterval: retry,
-	}
-	r.nodes = &controllers.NodeReconciler{Client: r.cached, Cluster: clusterID, SPIRE: r.registry, Surplus: surplus, Witness: witness}
+	r.identities, r.nodes, r.brakes = all.Identities, all.Nodes, all.Brake
 	ended := make(chan error, 2)
 	for _, start := range []func(context.Context) error{r.registry.Start, api.Start} {
 		go func() { ended <- start(ctx) }()

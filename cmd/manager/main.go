@@ -31,8 +31,6 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
-	"github.com/jia-app/paymesh/internal/owned"
-	"github.com/jia-app/paymesh/internal/spire/backoff"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/internal/spire/retention"
@@ -194,13 +192,10 @@ func run(ctx context.Context, f flags) error {
 	if err := mgr.Add(own); err != nil {
 		return err
 	}
-	if err := errors.Join(controllers.IndexFields(ctx, mgr.GetFieldIndexer(), cluster), controllers.IndexWorld(ctx, mgr.GetFieldIndexer())); err != nil {
+	if err := addIdentities(ctx, mgr, cluster, own, f); err != nil {
 		return err
 	}
-	if err := addIdentities(mgr, cluster, own, f); err != nil {
-		return err
-	}
-	ready, err := addMesh(mgr, cluster, own, f)
+	ready, err := addMesh(ctx, mgr, cluster, own, f)
 	if err != nil {
 		return err
 	}
@@ -211,66 +206,37 @@ func run(ctx context.Context, f flags) error {
 }
 
 // addIdentities adds what keeps SPIRE's entries.
-func addIdentities(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f flags) error {
+func addIdentities(ctx context.Context, mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f flags) error {
 	entries, err := connect(mgr, cluster, own, f)
 	if err != nil {
 		return err
 	}
-	surplus, witness := &retention.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}}, retention.NewWitness(metrics.Registry)
-	brake := retention.NewBrake(retention.BrakeOptions{
-		Count: f.brakeCount, Share: f.brakeShare, Total: entries.Count, Namespace: f.managerNamespace(),
-		Surplus: surplus, Clock: clock.RealClock{}, Registerer: metrics.Registry,
+	_, err = controllers.AddIdentities(ctx, mgr, controllers.IdentityOptions{
+		Cluster: cluster, ClusterDomain: f.clusterDomain, SPIRE: entries, Namespace: f.managerNamespace(),
+		Grace: f.entryGrace, BrakeCount: f.brakeCount, BrakeShare: f.brakeShare, DefaultTTL: f.defaultTTL, CATTL: f.caTTL,
+		RetryInterval: f.auditInterval, Clock: clock.RealClock{}, Registerer: metrics.Registry,
 	})
-	if err := (&controllers.BrakeReconciler{Client: mgr.GetClient(), Brake: brake, Events: mgr.GetEventRecorder("paymesh")}).SetupWithManager(mgr); err != nil {
-		return fmt.Errorf("set up the controller of the deletion brake: %w", err)
-	}
-	if err := (&controllers.ServiceIdentityReconciler{
-		Client: mgr.GetClient(), Cluster: cluster, ClusterDomain: f.clusterDomain, SPIRE: entries, Surplus: surplus, Brake: brake, Witness: witness,
-		Adopting: &retention.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
-		Names:    &retention.Surplus{Grace: f.entryGrace, Clock: clock.RealClock{}},
-		Census:   controllers.NewCensus(metrics.Registry, surplus), DefaultTTL: f.defaultTTL, CATTL: f.caTTL,
-		Refusals: &backoff.Refusals{Most: f.auditInterval, Clock: clock.RealClock{}},
-		Events:   mgr.GetEventRecorder("paymesh"), RetryInterval: f.auditInterval,
-	}).SetupWithManager(mgr); err != nil {
-		return fmt.Errorf("set up the ServiceIdentity controller: %w", err)
-	}
-	if err := (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: entries, Surplus: surplus, Witness: witness}).SetupWithManager(mgr); err != nil {
-		return fmt.Errorf("set up the node controller: %w", err)
-	}
-	return nil
+	return err
 }
 
 // addMesh adds what runs services and gateways and serves their proxies. What it returns says whether this replica serves.
-func addMesh(mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f flags) (healthz.Checker, error) {
+func addMesh(ctx context.Context, mgr ctrl.Manager, cluster mesh.ClusterID, own *svid.Source, f flags) (healthz.Checker, error) {
 	xdsServer := server.New(server.Options{
 		Address: f.xdsBind, Source: own, Cluster: cluster, Log: mgr.GetLogger().WithName("xds"), Registerer: metrics.Registry,
 	})
 	peers := server.NewPeers(xdsServer, server.PeersOptions{
 		Resolve: otherReplicas(f.xdsAddress, os.Getenv("POD_IP")), Source: own, Cluster: cluster, Log: mgr.GetLogger().WithName("peers"),
 	})
-	world := &controllers.World{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Cluster: cluster}
-	proxies := &controllers.ProxyReconciler{Client: mgr.GetClient(), World: world, Server: xdsServer, Render: controllers.Render}
-	endpoints := &controllers.EndpointReconciler{Client: mgr.GetClient(), Cluster: cluster, Server: xdsServer}
 	options := workload.Options{
 		ProxyImage: f.proxyImage, ManagerNamespace: f.managerNamespace(), ManagerLabels: managerLabels,
 		WorkloadAPIHostPath: f.workloadHostPath, WorkloadAPICSIDriver: f.workloadCSIDriver, WorkloadAPISocket: f.workloadSocket,
 	}
-	deployer := &controllers.Deployer{
-		Client: mgr.GetClient(), World: world, Objects: &owned.Objects{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
-		Proxies: peers, Events: mgr.GetEventRecorder("paymesh"), Workload: options,
-		Bootstrap: xds.BootstrapOptions{Cluster: cluster, XDSAddress: f.xdsAddress, WorkloadAPI: options.SocketPath()},
-		Render:    controllers.Render, RetryInterval: f.auditInterval,
-	}
-	for name, set := range map[string]interface{ SetupWithManager(ctrl.Manager) error }{
-		"proxy": proxies, "endpoint": endpoints,
-		"MeshService": &controllers.MeshServiceReconciler{Deployer: deployer}, "MeshGateway": &controllers.MeshGatewayReconciler{Deployer: deployer},
-	} {
-		if err := set.SetupWithManager(mgr); err != nil {
-			return nil, fmt.Errorf("set up the %s controller: %w", name, err)
-		}
-	}
-	serving := &controllers.Serving{Client: mgr.GetClient(), Proxies: proxies, Endpoints: endpoints, Serve: xdsServer.Start}
-	return xdsServer.Ready, errors.Join(mgr.Add(serving), mgr.Add(peers))
+	err := controllers.AddMesh(ctx, mgr, controllers.MeshOptions{
+		Cluster: cluster, Server: xdsServer, Serve: xdsServer.Start, Proxies: peers, Render: controllers.Render, Workload: options,
+		Bootstrap:     xds.BootstrapOptions{XDSAddress: f.xdsAddress, WorkloadAPI: options.SocketPath()},
+		RetryInterval: f.auditInterval,
+	})
+	return xdsServer.Ready, errors.Join(err, mgr.Add(peers))
 }
 
 // managerLabels select the pods of config/manager.

@@ -23,7 +23,6 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
-	"github.com/jia-app/paymesh/internal/spire/backoff"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/internal/spire/retention"
@@ -151,17 +150,10 @@ func build(b *testing.B, size int) *world {
 	api, err := spireclient.NewUnix(spireServer.Socket, w.metrics)
 	w.must(err)
 	w.registry = registry.New(api, id, registry.Options{AuditInterval: time.Hour, Logger: logr.Discard()}) // no audit in the figures
-	surplus := &retention.Surplus{Grace: time.Hour, Clock: clock.RealClock{}}
-	w.reconciler = &controllers.ServiceIdentityReconciler{
-		Client: w.cached, Cluster: id, SPIRE: w.registry, Events: &events.FakeRecorder{},
-		Brake: retention.NewBrake(retention.BrakeOptions{
-			Count: retention.DefaultBrakeCount, Share: retention.DefaultBrakeShare, Total: w.registry.Count, Surplus: surplus, Clock: clock.RealClock{},
-		}),
-		Adopting: &retention.Surplus{Grace: time.Hour, Clock: clock.RealClock{}},
-		Names:    &retention.Surplus{Grace: time.Hour, Clock: clock.RealClock{}},
-		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &backoff.Refusals{Most: time.Minute, Clock: clock.RealClock{}},
-		Surplus: surplus, Witness: retention.NewWitness(nil), RetryInterval: time.Hour,
-	}
+	w.reconciler = controllers.NewIdentities(w.cached, &events.FakeRecorder{}, controllers.IdentityOptions{
+		Cluster: id, SPIRE: w.registry, Grace: time.Hour, BrakeCount: retention.DefaultBrakeCount, BrakeShare: retention.DefaultBrakeShare,
+		DefaultTTL: time.Hour, CATTL: 24 * time.Hour, RetryInterval: time.Hour, Clock: clock.RealClock{},
+	}).Identities
 	var running sync.WaitGroup
 	for _, start := range []func(context.Context) error{reader.Start, w.registry.Start, api.Start} {
 		running.Go(func() { _ = start(w.ctx) })

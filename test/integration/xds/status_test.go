@@ -32,8 +32,6 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
-	"github.com/jia-app/paymesh/internal/owned"
-	"github.com/jia-app/paymesh/internal/spire/backoff"
 	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
 	"github.com/jia-app/paymesh/internal/spire/retention"
@@ -69,13 +67,11 @@ func startOperator(t *testing.T) *operator {
 		}, funcr.Options{}),
 	})
 	must(t, err)
-	must(t, controllers.IndexFields(ctx, mgr.GetFieldIndexer(), cluster))
-	must(t, controllers.IndexWorld(ctx, mgr.GetFieldIndexer()))
 	o := &operator{xdsAt: freeAddress(t, "127.0.0.1"), ips: map[types.NamespacedName]string{}}
 	o.client, err = client.New(api.Config, client.Options{Scheme: scheme})
 	must(t, err)
-	o.addIdentities(t, mgr)
-	o.addMesh(t, mgr)
+	o.addIdentities(ctx, t, mgr)
+	o.addMesh(ctx, t, mgr)
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
 	t.Cleanup(func() {
@@ -87,43 +83,31 @@ func startOperator(t *testing.T) *operator {
 	return o
 }
 
-func (o *operator) addIdentities(t *testing.T, mgr ctrl.Manager) {
+func (o *operator) addIdentities(ctx context.Context, t *testing.T, mgr ctrl.Manager) {
 	entries, err := spireclient.NewUnix(spire.Socket, nil)
 	must(t, err)
 	held := registry.New(entries, cluster, registry.Options{AuditInterval: time.Second, Logger: mgr.GetLogger()})
 	must(t, mgr.Add(entries))
 	must(t, mgr.Add(held))
-	surplus, witness := &retention.Surplus{Grace: time.Minute, Clock: clock.RealClock{}}, retention.NewWitness(nil)
-	brake := retention.NewBrake(retention.BrakeOptions{
-		Count: retention.DefaultBrakeCount, Share: retention.DefaultBrakeShare, Total: held.Count, Surplus: surplus, Clock: clock.RealClock{},
+	_, err = controllers.AddIdentities(ctx, mgr, controllers.IdentityOptions{
+		Cluster: cluster, SPIRE: held, Namespace: "paymesh-system", Grace: time.Minute,
+		BrakeCount: retention.DefaultBrakeCount, BrakeShare: retention.DefaultBrakeShare,
+		DefaultTTL: time.Hour, CATTL: 24 * time.Hour, RetryInterval: time.Second, Clock: clock.RealClock{},
 	})
-	must(t, (&controllers.ServiceIdentityReconciler{
-		Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Brake: brake, Witness: witness,
-		Adopting: &retention.Surplus{Grace: time.Minute, Clock: clock.RealClock{}},
-		Names:    &retention.Surplus{Grace: time.Minute, Clock: clock.RealClock{}},
-		Census:   controllers.NewCensus(nil, surplus), DefaultTTL: time.Hour, CATTL: 24 * time.Hour, Refusals: &backoff.Refusals{Most: time.Second, Clock: clock.RealClock{}}, Events: mgr.GetEventRecorder("paymesh"), RetryInterval: time.Second,
-	}).SetupWithManager(mgr))
-	must(t, (&controllers.NodeReconciler{Client: mgr.GetClient(), Cluster: cluster, SPIRE: held, Surplus: surplus, Witness: witness}).SetupWithManager(mgr))
+	must(t, err)
 }
 
-func (o *operator) addMesh(t *testing.T, mgr ctrl.Manager) {
+func (o *operator) addMesh(ctx context.Context, t *testing.T, mgr ctrl.Manager) {
 	source := sourceOf(t, cluster.OperatorID())
 	serves := server.New(server.Options{Address: o.xdsAt, Source: source, Cluster: cluster, Log: mgr.GetLogger()})
 	peers := server.NewPeers(serves, server.PeersOptions{
 		Resolve: func(context.Context) ([]string, error) { return nil, nil }, Source: source, Cluster: cluster, Log: mgr.GetLogger(),
 	})
-	world := &controllers.World{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Cluster: cluster}
-	proxies := &controllers.ProxyReconciler{Client: mgr.GetClient(), World: world, Server: serves, Render: o.render}
-	endpoints := &controllers.EndpointReconciler{Client: mgr.GetClient(), Cluster: cluster, Server: serves}
-	must(t, proxies.SetupWithManager(mgr))
-	must(t, endpoints.SetupWithManager(mgr))
-	must(t, (&controllers.MeshServiceReconciler{Deployer: &controllers.Deployer{
-		Client: mgr.GetClient(), World: world, Objects: &owned.Objects{Client: mgr.GetClient(), Live: mgr.GetAPIReader()},
-		Proxies: peers, Events: mgr.GetEventRecorder("paymesh"), Render: o.render, RetryInterval: time.Second,
+	must(t, controllers.AddMesh(ctx, mgr, controllers.MeshOptions{
+		Cluster: cluster, Server: serves, Serve: serves.Start, Proxies: peers, Render: o.render, RetryInterval: time.Second,
 		Workload:  workload.Options{ProxyImage: "envoy", ManagerNamespace: "paymesh-system", WorkloadAPIHostPath: "/run/spire", WorkloadAPISocket: "agent.sock"},
-		Bootstrap: xds.BootstrapOptions{Cluster: cluster, XDSAddress: o.xdsAt, WorkloadAPI: agent.WorkloadAPI},
-	}}).SetupWithManager(mgr))
-	must(t, mgr.Add(&controllers.Serving{Client: mgr.GetClient(), Proxies: proxies, Endpoints: endpoints, Serve: serves.Start}))
+		Bootstrap: xds.BootstrapOptions{XDSAddress: o.xdsAt, WorkloadAPI: agent.WorkloadAPI},
+	}))
 	must(t, mgr.Add(peers))
 }
 
