@@ -5,7 +5,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -15,7 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
@@ -191,17 +189,6 @@ func nodeRequest(uid types.UID) ctrl.Request {
 	return ctrl.Request{NamespacedName: types.NamespacedName{Name: string(uid)}}
 }
 
-// updatesWhere lets through every creation and deletion, and the updates that pass.
-func updatesWhere(pass func(event.UpdateEvent) bool) predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: pass}
-}
-
-// comesOrGoes lets through that an object was created, is being deleted, is gone, or was replaced by another of its name.
-var comesOrGoes = updatesWhere(func(e event.UpdateEvent) bool {
-	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
-		e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
-})
-
 // notOnlyFinalized lets through all but an update that gives the object the manager's finalizer and does nothing else. The
 // reconcile that wrote it goes on: another one would find its status not in the cache yet, and write it again.
 var notOnlyFinalized = updatesWhere(func(e event.UpdateEvent) bool {
@@ -217,23 +204,6 @@ var notOnlyFinalized = updatesWhere(func(e event.UpdateEvent) bool {
 	before.SetManagedFields(e.ObjectNew.GetManagedFields())
 	return !equality.Semantic.DeepEqual(before, e.ObjectNew)
 })
-
-// claimChanges lets through what decides about an identity's rivals.
-var claimChanges = updatesWhere(func(e event.UpdateEvent) bool {
-	before, ok := e.ObjectOld.(*meshv1alpha1.ServiceIdentity)
-	after, ok2 := e.ObjectNew.(*meshv1alpha1.ServiceIdentity)
-	return !ok || !ok2 || before.UID != after.UID || before.Generation != after.Generation ||
-		before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero() || accepted(before) != accepted(after)
-})
-
-// accepted is the status and reason of the condition Accepted.
-func accepted(object *meshv1alpha1.ServiceIdentity) string {
-	condition := meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionAccepted)
-	if condition == nil {
-		return ""
-	}
-	return string(condition.Status) + condition.Reason
-}
 
 // placementChanges lets through what changes who runs where: most updates of a Pod do not.
 var placementChanges = updatesWhere(func(e event.UpdateEvent) bool {

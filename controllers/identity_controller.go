@@ -1,5 +1,3 @@
-// Package controllers reconciles the kinds of mesh.jia.app: it reads a key and its neighbours (observe.go), has pure
-// code decide, writes what came out (apply.go) and reports what is true (conditions.go). One file a kind.
 package controllers
 
 import (
