@@ -179,13 +179,12 @@ var _ = Describe("the deletion brake", func() {
 	It("never takes an alias away from entries that hang on it, though its node is not shown any more", func() {
 		object, _ := everywhere("pay")
 		lost := nodes[0]
-		request := ctrl.Request{NamespacedName: types.NamespacedName{Name: string(lost.UID)}}
-		_, err := r.nodes.Reconcile(r.ctx, request)
+		_, err := r.nodes.Reconcile(r.ctx, lost.UID)
 		Expect(err).NotTo(HaveOccurred())
 		gone(lost)
 		r.settle(lost)
 		for range 3 {
-			_, err := r.nodes.Reconcile(r.ctx, request)
+			_, err := r.nodes.Reconcile(r.ctx, lost.UID)
 			Expect(err).NotTo(HaveOccurred())
 			r.reconcile(mesh.KeyOf(object))
 			r.clock.Step(grace)

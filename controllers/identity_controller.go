@@ -228,7 +228,7 @@ func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOfService), builder.WithPredicates(selectionChanges)).
 		WatchesRawSource(t.bundles(r.SPIRE)).
 		WatchesRawSource(t.clusterAlias(r.SPIRE)).
-		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerIdentity, requestOfIdentity, t.allIdentities)).
+		WatchesRawSource(drift(r.SPIRE, spire.OwnerIdentity, requestOfIdentity, t.allIdentities)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: identityWorkers}).
 		Complete(r)
 }

@@ -5,7 +5,6 @@ import (
 	. "github.com/onsi/gomega"
 	spiretypes "github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
@@ -35,8 +34,7 @@ var _ = Describe("a dry run", func() {
 		Expect(live.Update(r.ctx, object)).To(Succeed())
 		r.reconcile(key, object)
 		Expect(r.message(key, "Registered")).To(HaveSuffix("; update " + entryID(object, first)))
-		request := ctrl.Request{NamespacedName: client.ObjectKey{Name: string(second.UID)}}
-		Expect(r.nodes.Reconcile(r.ctx, request)).To(Equal(ctrl.Result{}))
+		Expect(r.nodes.Reconcile(r.ctx, second.UID)).To(Equal(ctrl.Result{}))
 		By("deletions of a deleted object, which waits")
 		Expect(live.Delete(r.ctx, object)).To(Succeed())
 		r.reconcile(key, object)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,16 +31,17 @@ type NodeReconciler struct {
 	Witness *retention.Witness
 }
 
-// Reconcile brings the alias of the node with the UID that req names in line with it.
-func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	owner := spire.Owner{Kind: spire.OwnerNode, NodeUID: types.UID(req.Name)}
+// Reconcile brings the alias of the node with a UID in line with it: one that comes back under the same name is another one to
+// SPIRE.
+func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Result, error) {
+	owner := spire.Owner{Kind: spire.OwnerNode, NodeUID: uid}
 	if !r.SPIRE.State().Answers() {
 		return ctrl.Result{}, nil // the registry wakes every node when it has read SPIRE's entries, or SPIRE is back
 	}
 	nodes := &metav1.PartialObjectMetadataList{}
 	nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
-	if err := r.Client.List(ctx, nodes, client.MatchingFields{byUID: req.Name}); err != nil {
-		return ctrl.Result{}, fmt.Errorf("find the Node with UID %s: %w", req.Name, err)
+	if err := r.Client.List(ctx, nodes, client.MatchingFields{byUID: string(uid)}); err != nil {
+		return ctrl.Result{}, fmt.Errorf("find the Node with UID %s: %w", uid, err)
 	}
 	held := r.SPIRE.Of(owner)
 	switch {
@@ -71,7 +73,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 	}
 	if failed := failures(results); len(failed) > 0 {
 		_, why := refusal(failed)
-		return ctrl.Result{}, fmt.Errorf("register the alias of the Node with UID %s: %s", req.Name, why)
+		return ctrl.Result{}, fmt.Errorf("register the alias of the Node with UID %s: %s", uid, why)
 	}
 	return result, nil
 }
@@ -79,11 +81,17 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.
 // SetupWithManager registers the controller and what wakes it: nodes that come or go, and SPIRE.
 func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	t := triggers{client: mgr.GetClient(), cluster: r.Cluster}
-	byUID := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, node client.Object) []ctrl.Request {
-		return []ctrl.Request{nodeRequest(node.GetUID())}
-	})
-	return ctrl.NewControllerManagedBy(mgr).Named("node").
-		WatchesMetadata(&corev1.Node{}, byUID, builder.WithPredicates(comesOrGoes)).
-		WatchesRawSource(t.drift(r.SPIRE, spire.OwnerNode, requestOfNode, t.allNodes)).
+	itself := func(_ context.Context, node client.Object) []types.UID { return []types.UID{node.GetUID()} }
+	uidOf := func(owner spire.Owner) types.UID { return owner.NodeUID }
+	return builder.TypedControllerManagedBy[types.UID](mgr).Named("node").
+		WatchesMetadata(&corev1.Node{}, handler.TypedEnqueueRequestsFromMapFunc(itself), builder.WithPredicates(comesOrGoes)).
+		WatchesRawSource(drift(r.SPIRE, spire.OwnerNode, uidOf, t.allNodes)).
+		WithLogConstructor(func(uid *types.UID) logr.Logger {
+			log := mgr.GetLogger().WithValues("controller", "node")
+			if uid != nil {
+				log = log.WithValues("uid", *uid)
+			}
+			return log
+		}).
 		Complete(r)
 }

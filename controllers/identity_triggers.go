@@ -111,37 +111,35 @@ func (t triggers) identities(ctx context.Context, opts ...client.ListOption) []c
 
 func (t triggers) allIdentities(ctx context.Context) []ctrl.Request { return t.identities(ctx) }
 
-func (t triggers) allNodes(ctx context.Context) []ctrl.Request {
+func (t triggers) allNodes(ctx context.Context) []types.UID {
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
 	if err := t.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 		log.FromContext(ctx).Error(err, "cannot list the nodes")
 		return nil
 	}
-	requests := make([]ctrl.Request, len(list.Items))
+	uids := make([]types.UID, len(list.Items))
 	for i := range list.Items {
-		requests[i] = nodeRequest(list.Items[i].UID)
+		uids[i] = list.Items[i].UID
 	}
-	return requests
+	return uids
 }
 
 // drift wakes the owner, where it is of this kind, of an entry that is not as it was left in SPIRE; and when SPIRE comes
 // or goes everybody that is there or that SPIRE holds entries of. It puts keys straight into the queue: nothing that the
 // registry tells can be lost on the way.
-func (t triggers) drift(entries *registry.Registry, kind spire.OwnerKind, requestOf func(spire.Owner) ctrl.Request,
-	everybody func(context.Context) []ctrl.Request,
-) source.Source {
-	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
+func drift[K comparable](entries *registry.Registry, kind spire.OwnerKind, keyOf func(spire.Owner) K, everybody func(context.Context) []K) source.TypedSource[K] {
+	return source.TypedFunc[K](func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[K]) error {
 		entries.Notify(func(owner spire.Owner) {
 			if owner.Kind == kind {
-				queue.Add(requestOf(owner))
+				queue.Add(keyOf(owner))
 			}
 		}, func() {
-			for _, request := range everybody(ctx) {
-				queue.Add(request)
+			for _, key := range everybody(ctx) {
+				queue.Add(key)
 			}
 			for _, owner := range entries.Owners(kind) {
-				queue.Add(requestOf(owner))
+				queue.Add(keyOf(owner))
 			}
 		})
 		return nil
@@ -180,13 +178,6 @@ func (t triggers) bundles(entries *registry.Registry) source.Source {
 
 func requestOfIdentity(owner spire.Owner) ctrl.Request {
 	return ctrl.Request{NamespacedName: owner.Identity}
-}
-
-func requestOfNode(owner spire.Owner) ctrl.Request { return nodeRequest(owner.NodeUID) }
-
-// nodeRequest is the key of a node: its UID, since a node that comes back under the same name is another one to SPIRE.
-func nodeRequest(uid types.UID) ctrl.Request {
-	return ctrl.Request{NamespacedName: types.NamespacedName{Name: string(uid)}}
 }
 
 // notOnlyFinalized lets through all but an update that gives the object the manager's finalizer and does nothing else. The
