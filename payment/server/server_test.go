@@ -334,7 +334,7 @@ func TestWhoWatchesTheHealthIsToldAndDoesNotHoldUpTheEnd(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(20 * time.Second):
-		l.server.grpc.Stop()
+		l.server.process.GRPC.Stop()
 		t.Error("the process waits for who watches")
 	}
 	if answer, err := watch.Recv(); err == nil && answer.GetStatus() == healthv1.HealthCheckResponse_SERVING {
@@ -367,7 +367,7 @@ func TestCallsWithoutBothProofsAreRefused(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", name, err, c.want)
 		}
 	}
-	for service, info := range l.server.grpc.GetServiceInfo() {
+	for service, info := range l.server.process.GRPC.GetServiceInfo() {
 		if service == healthv1.Health_ServiceDesc.ServiceName {
 			continue // open to all: it says nothing but whether the process serves
 		}
