@@ -30,6 +30,7 @@ import (
 	"github.com/jia-app/paymesh/payment/config"
 	"github.com/jia-app/paymesh/payment/logtest"
 	"github.com/jia-app/paymesh/payment/paymentv1"
+	"github.com/jia-app/paymesh/test/lab"
 )
 
 // authority signs certificates of one trust domain.
@@ -140,7 +141,7 @@ func TestASessionIsNotResumedSoThatEachCertificateIsVerified(t *testing.T) {
 }
 
 // library is a service that is its own mTLS endpoint, by a policy file.
-func library(t *testing.T, ca authority, policy string, change func(*config.Config)) *lab {
+func library(t *testing.T, ca authority, policy string, change func(*config.Config)) *running {
 	t.Helper()
 	contact := material(ca.issue(t, "/contact-service")).config(t)
 	return start(t, func(c *config.Config) {
@@ -252,14 +253,9 @@ func TestAPolicyThatChangesIsFollowed(t *testing.T) {
 
 func TestNothingIsServedBeforeThereIsACertificateAndHealthSaysSo(t *testing.T) {
 	ca := newAuthority(t)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
 	l := library(t, ca, policyOfTwo, func(c *config.Config) {
 		c.MTLS = config.MTLS{Enabled: true, WorkloadAPI: "unix://" + filepath.Join(t.TempDir(), "agent.sock")}
-		c.GRPC.Address = free.Addr().String()
+		c.GRPC.Address = lab.FreeAddress(t)
 	})
 	var page map[string]string
 	if err := json.Unmarshal([]byte(l.page("/health", http.StatusServiceUnavailable)), &page); err != nil {

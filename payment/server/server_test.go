@@ -62,7 +62,7 @@ func (p *people) GetUserInfo(ctx context.Context, r *contactv1.GetUserInfoReques
 	return &contactv1.GetUserInfoResponse{User: &contactv1.User{UserId: r.GetUserId()}}, nil
 }
 
-type lab struct {
+type running struct {
 	t      *testing.T
 	config config.Config
 	server *Server
@@ -82,13 +82,13 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 }
 
 // start runs a service behind a sidecar, which the test plays, with a contact service on loopback.
-func start(t *testing.T, change func(*config.Config), contactCreds credentials.TransportCredentials) *lab {
+func start(t *testing.T, change func(*config.Config), contactCreds credentials.TransportCredentials) *running {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, people: &people{address: listener.Addr().String(), hold: make(chan struct{})}, log: &logtest.Log{}, key: newKey(t)}
+	l := &running{t: t, people: &people{address: listener.Addr().String(), hold: make(chan struct{})}, log: &logtest.Log{}, key: newKey(t)}
 	contact := grpc.NewServer(grpc.Creds(contactCreds))
 	contactv1.RegisterContactServiceServer(contact, l.people)
 	go contact.Serve(listener) //nolint:errcheck // it ends with the test
@@ -119,7 +119,7 @@ func start(t *testing.T, change func(*config.Config), contactCreds credentials.T
 	return l
 }
 
-func (l *lab) run() {
+func (l *running) run() {
 	l.t.Helper()
 	s, err := New(l.t.Context(), l.config, slog.New(slog.NewJSONHandler(l.log, nil)))
 	if err != nil {
@@ -145,7 +145,7 @@ func write(t *testing.T, path string, text []byte) string {
 	return path
 }
 
-func (l *lab) token(subject string) string {
+func (l *running) token(subject string) string {
 	l.t.Helper()
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": "https://issuer", "aud": "payments", "sub": subject, "exp": time.Now().Add(time.Minute).Unix()})
 	token.Header["kid"] = "k"
@@ -156,7 +156,7 @@ func (l *lab) token(subject string) string {
 	return text
 }
 
-func (l *lab) dial(creds credentials.TransportCredentials) *grpc.ClientConn {
+func (l *running) dial(creds credentials.TransportCredentials) *grpc.ClientConn {
 	l.t.Helper()
 	conn, err := grpc.NewClient(l.server.GRPCAddress(), grpc.WithTransportCredentials(creds))
 	if err != nil {
@@ -166,14 +166,14 @@ func (l *lab) dial(creds credentials.TransportCredentials) *grpc.ClientConn {
 	return conn
 }
 
-func (l *lab) client() paymentv1.PaymentServiceClient {
+func (l *running) client() paymentv1.PaymentServiceClient {
 	return paymentv1.NewPaymentServiceClient(l.dial(insecure.NewCredentials()))
 }
 
 const gateway = "URI=spiffe://jia.app/api-gateway"
 
 // as is a call of a user through the gateway, as the sidecar passes it on.
-func (l *lab) as(subject, key string) context.Context {
+func (l *running) as(subject, key string) context.Context {
 	pairs := []string{"x-forwarded-client-cert", gateway, "authorization", "Bearer " + l.token(subject)}
 	if key != "" {
 		pairs = append(pairs, "idempotency-key", key)
@@ -436,7 +436,7 @@ func TestAPathWithoutItsSlashIsRefused(t *testing.T) { // CVE-2026-33186
 	}
 }
 
-func (l *lab) page(path string, want int) string {
+func (l *running) page(path string, want int) string {
 	l.t.Helper()
 	answer, err := http.Get("http://" + l.server.HTTPAddress() + path)
 	if err != nil {

@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -66,15 +65,7 @@ func startEnvoy(t *testing.T, r *testReplica, api string) *lab.Envoy {
 	})
 }
 
-func freePort(t *testing.T) uint32 {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close() //nolint:errcheck // nothing was sent
-	return uint32(listener.Addr().(*net.TCPAddr).Port)
-}
+func freePort(t *testing.T) uint32 { return uint32(lab.FreePort(t)) }
 
 // served is a listener at a port whose routes answer with a text, or with what a cluster answers.
 type served struct {

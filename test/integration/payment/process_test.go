@@ -77,7 +77,7 @@ type process struct {
 func prepare(t *testing.T, id spiffeid.ID, expects spiffeid.ID, c *contact, rules ...mesh.Rule) *process {
 	t.Helper()
 	dir := t.TempDir()
-	p := &process{id: id, contact: c, volume: &volume{dir: filepath.Join(dir, "config")}, address: freeAddress(t), pages: freeAddress(t), log: &logtest.Log{}}
+	p := &process{id: id, contact: c, volume: &volume{dir: filepath.Join(dir, "config")}, address: lab.FreeAddress(t), pages: lab.FreeAddress(t), log: &logtest.Log{}}
 	var err error
 	if p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)

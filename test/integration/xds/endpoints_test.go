@@ -99,7 +99,7 @@ func TestEndpointsComeAndGoAndNoCallIsLost(t *testing.T) {
 	l.after(t, 50)
 
 	// An endpoint that is dead costs a call the time to try another, and no more: nothing of the call has reached it.
-	dead := netip.MustParseAddrPort(freeAddress(t, "127.0.0.1"))
+	dead := netip.MustParseAddrPort(lab.FreeAddress(t))
 	manager.SetEndpoints(mesh.EndpointKey{Service: e.callee.Key, PortName: "grpc"}, []netip.AddrPort{dead, second.at(mesh.FirstMeshPort)})
 	l.after(t, 100)
 	l.stop()

@@ -68,7 +68,7 @@ func startOperator(t *testing.T) *operator {
 	must(t, err)
 	must(t, controllers.IndexFields(ctx, mgr.GetFieldIndexer(), cluster))
 	must(t, controllers.IndexWorld(ctx, mgr.GetFieldIndexer()))
-	o := &operator{xdsAt: freeAddress(t, "127.0.0.1"), ips: map[types.NamespacedName]string{}}
+	o := &operator{xdsAt: lab.FreeAddress(t), ips: map[types.NamespacedName]string{}}
 	o.client, err = client.New(api.Config, client.Options{Scheme: scheme})
 	must(t, err)
 	o.addIdentities(t, mgr)
