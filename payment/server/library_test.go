@@ -289,7 +289,7 @@ func TestAtTheStartTheProcessSaysWhatIsMissing(t *testing.T) {
 		"auth.policy_file: read the policy: open /none":          func(c *config.Config) { c.Auth.PolicyFile = "/none" },
 		"mtls.cert_file: it is the certificate of spiffe://jia.": func(c *config.Config) { c.MTLS = ca.issue(t, "/other") },
 		"read the keys of https://issuer from /none":             func(c *config.Config) { c.Auth.JWT.JWKSFile = "/none" },
-		"grpc.address: listen tcp":                               func(c *config.Config) { c.GRPC.Address = l.people.address },
+		"grpc.address: listen tcp":                               func(c *config.Config) { c.GRPC.Address = l.people.Address },
 	} {
 		c := l.config
 		change(&c)

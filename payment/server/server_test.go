@@ -32,41 +32,33 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/jia-app/paymesh/payment/config"
-	"github.com/jia-app/paymesh/payment/contactv1"
+	"github.com/jia-app/paymesh/payment/contacttest"
 	"github.com/jia-app/paymesh/payment/logtest"
 	"github.com/jia-app/paymesh/payment/paymentv1"
 )
 
-// people is a contact service that knows user_1, and holds calls about user_slow until it is told.
-type people struct {
-	contactv1.UnimplementedContactServiceServer
-	address string
-	hold    chan struct{}
-	mu      sync.Mutex
-	seen    metadata.MD
-}
-
-func (p *people) GetUserInfo(ctx context.Context, r *contactv1.GetUserInfoRequest) (*contactv1.GetUserInfoResponse, error) {
-	p.mu.Lock()
-	p.seen, _ = metadata.FromIncomingContext(ctx)
-	p.mu.Unlock()
-	switch r.GetUserId() {
-	case "user_slow":
-		<-p.hold
-	case "user_1":
-	case "user_secret":
-		return nil, status.Error(codes.PermissionDenied, "no rule admits you")
-	default:
-		return nil, status.Error(codes.NotFound, "no such user")
+// answers know user_1, and hold calls about user_slow until they are told.
+func answers(hold chan struct{}) func(context.Context, string) error {
+	return func(_ context.Context, user string) error {
+		switch user {
+		case "user_slow":
+			<-hold
+		case "user_1":
+		case "user_secret":
+			return status.Error(codes.PermissionDenied, "no rule admits you")
+		default:
+			return status.Error(codes.NotFound, "no such user")
+		}
+		return nil
 	}
-	return &contactv1.GetUserInfoResponse{User: &contactv1.User{UserId: r.GetUserId()}}, nil
 }
 
 type running struct {
 	t      *testing.T
 	config config.Config
 	server *Server
-	people *people
+	people *contacttest.Service
+	hold   chan struct{} // of calls about user_slow
 	log    *logtest.Log
 	key    *ecdsa.PrivateKey
 	stop   func() error
@@ -84,16 +76,8 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 // start runs a service behind a sidecar, which the test plays, with a contact service on loopback.
 func start(t *testing.T, change func(*config.Config), contactCreds credentials.TransportCredentials) *running {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &running{t: t, people: &people{address: listener.Addr().String(), hold: make(chan struct{})}, log: &logtest.Log{}, key: newKey(t)}
-	contact := grpc.NewServer(grpc.Creds(contactCreds))
-	contactv1.RegisterContactServiceServer(contact, l.people)
-	go contact.Serve(listener) //nolint:errcheck // it ends with the test
-	t.Cleanup(contact.Stop)
-
+	l := &running{t: t, hold: make(chan struct{}), log: &logtest.Log{}, key: newKey(t)}
+	l.people = contacttest.Start(t, contacttest.Options{Answer: answers(l.hold), Server: []grpc.ServerOption{grpc.Creds(contactCreds)}})
 	dir := t.TempDir()
 	point, err := l.key.PublicKey.Bytes()
 	if err != nil {
@@ -104,7 +88,7 @@ func start(t *testing.T, change func(*config.Config), contactCreds credentials.T
 	c := config.Default()
 	c.GRPC.Address, c.HTTP.Address = "127.0.0.1:0", "127.0.0.1:0"
 	c.ServiceMesh.Enabled, c.ServiceMesh.TrustXFCC, c.ServiceMesh.SPIFFEID = true, true, "spiffe://jia.app/payment-service"
-	c.ExternalServices.ContactService.Address = listener.Addr().String()
+	c.ExternalServices.ContactService.Address = l.people.Address
 	c.Store.Path = filepath.Join(dir, "payments.db")
 	c.Auth.AllowedSPIFFEIDs = []string{"spiffe://jia.app/api-gateway"}
 	c.Auth.JWT.Issuer, c.Auth.JWT.Audience, c.Auth.JWT.JWKSFile = "https://issuer", "payments", write(t, filepath.Join(dir, "jwks.json"), keys)
@@ -282,10 +266,9 @@ func TestWhatIsRefusedBeforeItBeginsIsNotRemembered(t *testing.T) {
 	if _, err := client.CreatePayment(l.as("ann", "k"), order("order-1")); err != nil {
 		t.Error(err)
 	}
-	l.people.mu.Lock()
-	defer l.people.mu.Unlock()
+	calls := l.people.Calls()
 	for _, name := range []string{"authorization", "idempotency-key", "x-forwarded-client-cert"} {
-		if len(l.people.seen.Get(name)) > 0 {
+		if len(calls[len(calls)-1].Metadata.Get(name)) > 0 {
 			t.Errorf("the contact service is sent the caller's %s", name)
 		}
 	}
@@ -299,7 +282,7 @@ func TestACallUnderWayHoldsItsKeyAndEndsBeforeTheProcess(t *testing.T) {
 	done := make(chan error, 1)
 	ctx := l.as("ann", "k")
 	go func() { _, err := client.CreatePayment(ctx, slow); done <- err }()
-	logtest.Eventually(t, func() bool { l.people.mu.Lock(); defer l.people.mu.Unlock(); return l.people.seen != nil })
+	logtest.Eventually(t, func() bool { return len(l.people.Calls()) > 0 })
 	_, err := client.CreatePayment(l.as("ann", "k"), slow)
 	wantError(t, err, codes.Aborted, "IDEMPOTENCY_KEY_IN_FLIGHT")
 	if details := status.Convert(err).Details(); len(details) != 2 || details[1].(*errdetails.RetryInfo).GetRetryDelay().AsDuration() <= 0 {
@@ -308,7 +291,7 @@ func TestACallUnderWayHoldsItsKeyAndEndsBeforeTheProcess(t *testing.T) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- l.stop() }()
 	logtest.Eventually(t, func() bool { return strings.Contains(l.log.String(), `"stopping"`) })
-	close(l.people.hold)
+	close(l.hold)
 	if err := <-done; err != nil {
 		t.Errorf("the call under way: %v", err)
 	}

@@ -152,7 +152,7 @@ func TestAPodWaitsForItsIdentityAndForTheManager(t *testing.T) {
 
 func TestAPortThatNobodyListensOnIsUnavailable(t *testing.T) {
 	e := newEdge(t, nil)
-	e.process.server.Stop()
+	e.process.Stop()
 	if err := userInfo(t.Context(), e.client, "user_1"); status.Code(err) != codes.Unavailable {
 		t.Errorf("got %v", err)
 	}
