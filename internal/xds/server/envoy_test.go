@@ -240,7 +240,7 @@ func TestARealEnvoyMovesToAnotherReplicaAndIsSentNothing(t *testing.T) {
 	answers(t, port, "contact")
 
 	next := New(Options{Address: r.Address(), Source: r.operator(), Cluster: r.options.Cluster, Log: discard})
-	if err := next.Set(payKey, ca.id("/pay"), of()); err != nil {
+	if err := next.Set(payKey, ca.ID("/pay"), of()); err != nil {
 		t.Fatal(err)
 	}
 	next.SetEndpoints(contactKey, endpoints)
