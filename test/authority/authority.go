@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
@@ -42,7 +43,7 @@ func New(t T, trustDomain string) *Authority {
 		Subject: pkix.Name{CommonName: trustDomain}, NotAfter: time.Now().Add(time.Hour), IsCA: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, URIs: []*url.URL{a.TrustDomain.ID().URL()},
 	}
-	a.Certificate = a.sign(template, template, a.key)
+	a.Certificate = sign(t, template, template, a.key, a.key)
 	return a
 }
 
@@ -53,10 +54,10 @@ func (a *Authority) ID(path string) spiffeid.ID { return spiffeid.RequireFromPat
 func (a *Authority) Issue(path string, lifetime time.Duration) *x509svid.SVID {
 	a.t.Helper()
 	key := newKey(a.t)
-	cert := a.sign(&x509.Certificate{
+	cert := sign(a.t, &x509.Certificate{
 		NotAfter: time.Now().Add(lifetime), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{a.ID(path).URL()},
-	}, a.Certificate, key)
+	}, a.Certificate, key, a.key)
 	return &x509svid.SVID{ID: a.ID(path), Certificates: []*x509.Certificate{cert}, PrivateKey: key}
 }
 
@@ -65,21 +66,33 @@ func (a *Authority) Bundle() *x509bundle.Bundle {
 	return x509bundle.FromX509Authorities(a.TrustDomain, []*x509.Certificate{a.Certificate})
 }
 
-// sign makes a certificate of a key that has been valid for an hour.
-func (a *Authority) sign(template, parent *x509.Certificate, key *ecdsa.PrivateKey) *x509.Certificate {
-	a.t.Helper()
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		a.t.Fatalf("make a serial number: %v", err)
+// SelfSigned makes a certificate that no authority has signed, as a gateway's may be; the template says for whom.
+func SelfSigned(t T, template *x509.Certificate) tls.Certificate {
+	t.Helper()
+	key := newKey(t)
+	template.NotAfter = time.Now().Add(time.Hour)
+	leaf := sign(t, template, template, key, key)
+	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
+}
+
+// sign makes a certificate that has been valid for an hour.
+func sign(t T, template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) *x509.Certificate {
+	t.Helper()
+	if template.SerialNumber == nil {
+		serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+		if err != nil {
+			t.Fatalf("make a serial number: %v", err)
+		}
+		template.SerialNumber = serial
 	}
-	template.SerialNumber, template.NotBefore, template.BasicConstraintsValid = serial, time.Now().Add(-time.Hour), true
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), a.key)
+	template.NotBefore, template.BasicConstraintsValid = time.Now().Add(-time.Hour), true
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if err != nil {
-		a.t.Fatalf("make a certificate: %v", err)
+		t.Fatalf("make a certificate: %v", err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		a.t.Fatalf("read a certificate: %v", err)
+		t.Fatalf("read a certificate: %v", err)
 	}
 	return cert
 }
