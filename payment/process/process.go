@@ -82,8 +82,8 @@ func (p *Process) Trace(ctx context.Context, service string) (err error) {
 	return nil
 }
 
-// NewGRPC makes the server: each call is traced, counted, authenticated, logged and validated. Whoever wants it registers its
-// services, and then AddHealth.
+// NewGRPC makes the server, after Trace: each call is traced, counted, authenticated, logged and validated. Whoever wants it
+// registers its services, and then AddHealth.
 func (p *Process) NewGRPC(auth *interceptor.Auth, validator protovalidate.Validator, options ...grpc.ServerOption) error {
 	calls, err := interceptor.NewCalls("server", p.Registry)
 	if err != nil {
