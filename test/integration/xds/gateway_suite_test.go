@@ -40,6 +40,7 @@ import (
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/payment/config"
 	paymentserver "github.com/jia-app/paymesh/payment/server"
+	"github.com/jia-app/paymesh/test/authority"
 )
 
 const (
@@ -54,7 +55,7 @@ type door struct {
 	pod      *pod
 	payment  mesh.Service
 	payments *pod
-	contacts *contacts
+	contacts contacts
 	key      *ecdsa.PrivateKey // of the token issuer
 	tls      string            // the folder of the listeners' Secrets
 	dir      string
@@ -299,21 +300,13 @@ func jwks(t *testing.T, key *ecdsa.PrivateKey) string {
 // newCertificate is what a TLS Secret holds.
 func newCertificate(t *testing.T, serial int64) map[string][]byte {
 	t.Helper()
-	key := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: hostname}, DNSNames: []string{hostname},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
+	pair := authority.SelfSigned(t, &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: hostname}, DNSNames: []string{hostname}})
+	private, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return map[string][]byte{
-		"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Leaf.Raw}),
 		"tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
 	}
 }

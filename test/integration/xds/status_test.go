@@ -67,7 +67,7 @@ func startOperator(t *testing.T) *operator {
 		}, funcr.Options{}),
 	})
 	must(t, err)
-	o := &operator{xdsAt: freeAddress(t, "127.0.0.1"), ips: map[types.NamespacedName]string{}}
+	o := &operator{xdsAt: lab.FreeAddress(t), ips: map[types.NamespacedName]string{}}
 	o.client, err = client.New(api.Config, client.Options{Scheme: scheme})
 	must(t, err)
 	o.addIdentities(ctx, t, mgr)
