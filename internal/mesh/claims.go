@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/descriptor"
 )
 
 // want is a path that a candidate wants under each of its host names, and what is served there.
@@ -177,9 +178,9 @@ func (r Route) wants() []want {
 		all = append(all, want{path: path, native: native, rpc: rpc, pattern: parsePattern(path)})
 	}
 	for _, method := range r.Methods {
-		name := method.Service + "/" + method.Name
+		name := method.FullName()
 		for _, binding := range method.Bindings {
-			normal, _, _ := parseTemplate(binding.Template) // which has been checked
+			normal, _, _ := descriptor.ParseTemplate(binding.Template) // which has been checked
 			add(binding.HTTPMethod+" "+normal, name, false)
 		}
 		if r.GRPC {

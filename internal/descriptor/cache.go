@@ -1,28 +1,35 @@
-package mesh
+package descriptor
 
 import (
+	"cmp"
 	linked "container/list"
 	"crypto/sha256"
 	"sync"
 	"weak"
 )
 
-// apiCache remembers what descriptor sets say, by the hash of their content: each Build reads those of all services that a
-// gateway serves, of which hardly one has changed since the last. A descriptor set says the same whenever it is asked, so
-// that a Build is as pure with the cache as without. It holds at most maxBytes: what was asked for longest ago goes first.
-type apiCache struct {
-	maxBytes int
+// Cache remembers what descriptor sets say, by the hash of their content: each Build of a mesh reads those of all services that
+// a gateway serves, of which hardly one has changed since the last. A descriptor set says the same whenever it is asked, so that
+// what is made of it does not depend on the cache; only the work does. It holds at most 64 MiB: what was asked for longest ago
+// goes first. The zero Cache is ready, and any number of goroutines may use one.
+type Cache struct {
+	maxBytes int        // zero is defaultBytes
 	reading  sync.Mutex // one set is parsed at a time: it takes 30 times its size, for a moment
 	// apart is the last one that was taken apart to be cut, and what it says.
-	apartOf *api
+	apartOf *contents
 	apart   *cutter
 
 	mu     sync.Mutex
 	bytes  int
-	recent linked.List // of *apiEntry, the last one asked for first
+	recent linked.List // of *entry, the last one asked for first
 	of     map[[sha256.Size]byte]*linked.Element
 	hashes map[place][sha256.Size]byte
+	work   Work
 }
+
+// Work counts what a Cache had to do since nobody had before: sets that were parsed, and taken apart to be cut; and cuts of
+// which the size was measured, and that were made.
+type Work struct{ Parsed, TakenApart, Measured, Made int }
 
 // place is where the content of a ConfigMap is in memory, where nobody changes it: each version is read into a place of its
 // own. Once it is forgotten there, what takes its room is at another place: that is what a weak pointer promises.
@@ -31,40 +38,62 @@ type place struct {
 	bytes int
 }
 
+const defaultBytes = 64 << 20
+
 // maxPlaces is how many hashes are remembered; so many that a gateway's worth of services does not get near.
 const maxPlaces = 4096
 
-type apiEntry struct {
-	hash [sha256.Size]byte
-	api  *api
-	err  error
-	cuts int // bytes of what was made of it
+type entry struct {
+	hash     [sha256.Size]byte
+	contents *contents
+	err      error
+	cuts     int // bytes of what was made of it
 }
 
-// apis are what descriptor sets say that this process has come across.
-var apis = &apiCache{maxBytes: 64 << 20}
+// Work is what it has done so far.
+func (c *Cache) Work() Work {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.work
+}
 
-// read is parseDescriptors, once for each content.
-func (c *apiCache) read(raw []byte) (*api, error) {
+func (c *Cache) count(work *int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	*work++
+}
+
+// Read is what a FileDescriptorSet says; it is parsed once for each content. Nobody may change raw. The error says what a proxy
+// would refuse, and what to do about it.
+func (c *Cache) Read(raw []byte) (*Set, error) {
+	of, err := c.read(raw)
+	if err != nil {
+		return nil, err
+	}
+	return &Set{contents: of, raw: raw, cache: c}, nil
+}
+
+func (c *Cache) read(raw []byte) (*contents, error) {
 	hash := c.hash(raw)
 	if known := c.get(hash); known != nil {
-		return known.api, known.err
+		return known.contents, known.err
 	}
 	c.reading.Lock()
 	defer c.reading.Unlock()
 	if known := c.get(hash); known != nil {
-		return known.api, known.err
+		return known.contents, known.err
 	}
-	entry := &apiEntry{hash: hash}
-	if entry.api, entry.err = parseDescriptors(raw); entry.err == nil {
-		entry.api.hash = hash
+	read := &entry{hash: hash}
+	if read.contents, read.err = parse(raw); read.err == nil {
+		read.contents.hash = hash
 	}
-	c.put(entry)
-	return entry.api, entry.err
+	c.count(&c.work.Parsed)
+	c.put(read)
+	return read.contents, read.err
 }
 
 // hash is that of the content. To hash what each of some hundred services has takes longer than all else that a Build does.
-func (c *apiCache) hash(raw []byte) [sha256.Size]byte {
+func (c *Cache) hash(raw []byte) [sha256.Size]byte {
 	if len(raw) == 0 {
 		return sha256.Sum256(nil)
 	}
@@ -85,7 +114,7 @@ func (c *apiCache) hash(raw []byte) [sha256.Size]byte {
 	return hash
 }
 
-func (c *apiCache) get(hash [sha256.Size]byte) *apiEntry {
+func (c *Cache) get(hash [sha256.Size]byte) *entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	element := c.of[hash]
@@ -96,23 +125,23 @@ func (c *apiCache) get(hash [sha256.Size]byte) *apiEntry {
 	return entryOf(element)
 }
 
-func (c *apiCache) put(entry *apiEntry) {
+func (c *Cache) put(e *entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.of == nil {
 		c.of = map[[sha256.Size]byte]*linked.Element{}
 	}
-	c.of[entry.hash] = c.recent.PushFront(entry)
-	c.bytes += entry.size()
+	c.of[e.hash] = c.recent.PushFront(e)
+	c.bytes += e.size()
 	c.shrink()
 }
 
 // grew counts what has been made of a descriptor set, if that is still remembered.
-func (c *apiCache) grew(a *api, bytes int) {
+func (c *Cache) grew(of *contents, bytes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	element := c.of[a.hash]
-	if element == nil || entryOf(element).api != a {
+	element := c.of[of.hash]
+	if element == nil || entryOf(element).contents != of {
 		return
 	}
 	entryOf(element).cuts += bytes
@@ -120,8 +149,8 @@ func (c *apiCache) grew(a *api, bytes int) {
 	c.shrink()
 }
 
-func (c *apiCache) shrink() {
-	for c.bytes > c.maxBytes && c.recent.Len() > 0 {
+func (c *Cache) shrink() {
+	for c.bytes > cmp.Or(c.maxBytes, defaultBytes) && c.recent.Len() > 0 {
 		oldest := entryOf(c.recent.Back())
 		c.recent.Remove(c.of[oldest.hash])
 		delete(c.of, oldest.hash)
@@ -129,20 +158,20 @@ func (c *apiCache) shrink() {
 	}
 }
 
-func entryOf(element *linked.Element) *apiEntry {
-	return element.Value.(*apiEntry) //nolint:forcetypeassert // the list holds nothing else
+func entryOf(element *linked.Element) *entry {
+	return element.Value.(*entry) //nolint:forcetypeassert // the list holds nothing else
 }
 
 // itemSize is what an entry, a service, a method or a binding takes, with its headers.
 const itemSize = 160
 
 // size is about what the entry takes in memory.
-func (e *apiEntry) size() int {
+func (e *entry) size() int {
 	size := itemSize + e.cuts
 	if e.err != nil {
 		return size + len(e.err.Error())
 	}
-	for name, service := range e.api.services {
+	for name, service := range e.contents.services {
 		size += itemSize + len(name)
 		if service.err != nil {
 			size += len(service.err.Error())

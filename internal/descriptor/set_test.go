@@ -1,4 +1,4 @@
-package mesh
+package descriptor
 
 import (
 	"fmt"
@@ -42,7 +42,7 @@ func TestADescriptorSetIsRefusedWhereAProxyCouldNotLoadIt(t *testing.T) {
 		}, "it does not hold together"},
 		"more methods than a service has": {func(files []*descriptorpb.FileDescriptorProto) []*descriptorpb.FileDescriptorProto {
 			service := files[len(files)-1].GetService()[0]
-			for i := range maxAPIEntries {
+			for i := range maxEntries {
 				method := proto.CloneOf(service.GetMethod()[0])
 				method.Name = proto.String(fmt.Sprintf("More%d", i))
 				service.Method = append(service.Method, method)
@@ -79,7 +79,7 @@ func TestADescriptorSetIsRefusedWhereAProxyCouldNotLoadIt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			switch _, err := parseDescriptors(raw); {
+			switch _, err := parse(raw); {
 			case test.message == "" && err != nil:
 				t.Error(err)
 			case test.message != "" && (err == nil || !strings.Contains(err.Error(), test.message) || !strings.Contains(err.Error(), ": ")):

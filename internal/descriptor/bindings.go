@@ -1,4 +1,4 @@
-package mesh
+package descriptor
 
 import (
 	"cmp"
@@ -11,6 +11,12 @@ import (
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
+
+// Binding is an HTTP method and a path template that mean a gRPC method (google.api.http).
+type Binding struct {
+	HTTPMethod string `json:"httpMethod"`
+	Template   string `json:"template"` // as in /v1/payments/{payment_id}
+}
 
 // bindingsOf reads the google.api.http option of a method (google/api/http.proto) and checks it as far as a proxy does:
 // a template or a field that it cannot make sense of costs it the whole listener, and with it the routes of others.
@@ -59,7 +65,7 @@ func bindingOf(rule *annotations.HttpRule, method protoreflect.MethodDescriptor)
 	if !httpMethod.MatchString(binding.HTTPMethod) {
 		return binding, fmt.Errorf("it names no HTTP method and path (%.32q): write for example get: \"/v1/things\"", binding.HTTPMethod)
 	}
-	_, variables, err := parseTemplate(binding.Template)
+	_, variables, err := ParseTemplate(binding.Template)
 	if err != nil {
 		return binding, fmt.Errorf("the path %.100q: %w", binding.Template, err)
 	}
@@ -123,12 +129,12 @@ var (
 	variable      = regexp.MustCompile(`\{([^{}=]*)(=([^{}]*))?\}`)
 )
 
-// parseTemplate takes a path template apart (google/api/http.proto). The normal form has no variables, only what they
+// ParseTemplate takes a path template apart (google/api/http.proto). The normal form has no variables, only what they
 // match, so that templates with the same normal form match the same paths.
 //
 //	Template = "/" Segments [ ":" LITERAL ], Segments = Segment { "/" Segment }, Segment = "*" | "**" | LITERAL | Variable;
 //	a Variable is "{" FieldPath [ "=" Segments ] "}", and a ** can only be the last segment
-func parseTemplate(template string) (normal string, variables []string, err error) {
+func ParseTemplate(template string) (normal string, variables []string, err error) {
 	if len(template) > longestTemplate {
 		return "", nil, errLong
 	}
