@@ -2,7 +2,6 @@ package descriptor
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -14,8 +13,8 @@ import (
 
 // Binding is an HTTP method and a path template that mean a gRPC method (google.api.http).
 type Binding struct {
-	HTTPMethod string `json:"httpMethod"`
-	Template   string `json:"template"` // as in /v1/payments/{payment_id}
+	HTTPMethod string   `json:"httpMethod"`
+	Template   Template `json:"template"` // as in /v1/payments/{payment_id}
 }
 
 // bindingsOf reads the google.api.http option of a method (google/api/http.proto) and checks it as far as a proxy does:
@@ -34,61 +33,68 @@ func bindingsOf(method protoreflect.MethodDescriptor) ([]Binding, error) {
 		if err != nil {
 			return nil, fmt.Errorf("google.api.http of %s: %w", method.FullName(), err)
 		}
-		if !slices.Contains(bindings, binding) {
+		if !slices.ContainsFunc(bindings, func(other Binding) bool { return compareBindings(other, binding) == 0 }) {
 			bindings = append(bindings, binding)
 		}
 	}
-	slices.SortFunc(bindings, func(x, y Binding) int {
-		return cmp.Or(cmp.Compare(x.Template, y.Template), cmp.Compare(x.HTTPMethod, y.HTTPMethod))
-	})
+	slices.SortFunc(bindings, compareBindings)
 	return bindings, nil
 }
 
-var httpMethod = regexp.MustCompile(`^[A-Z]{1,32}$`)
+func compareBindings(x, y Binding) int {
+	return cmp.Or(cmp.Compare(x.Template.text, y.Template.text), cmp.Compare(x.HTTPMethod, y.HTTPMethod))
+}
+
+var httpMethods = regexp.MustCompile(`^[A-Z]{1,32}$`)
 
 func bindingOf(rule *annotations.HttpRule, method protoreflect.MethodDescriptor) (Binding, error) {
-	var binding Binding
-	switch pattern := rule.GetPattern().(type) {
-	case *annotations.HttpRule_Get:
-		binding = Binding{"GET", pattern.Get}
-	case *annotations.HttpRule_Put:
-		binding = Binding{"PUT", pattern.Put}
-	case *annotations.HttpRule_Post:
-		binding = Binding{"POST", pattern.Post}
-	case *annotations.HttpRule_Delete:
-		binding = Binding{"DELETE", pattern.Delete}
-	case *annotations.HttpRule_Patch:
-		binding = Binding{"PATCH", pattern.Patch}
-	case *annotations.HttpRule_Custom:
-		binding = Binding{pattern.Custom.GetKind(), pattern.Custom.GetPath()}
+	httpMethod, path := patternOf(rule)
+	if !httpMethods.MatchString(httpMethod) {
+		return Binding{}, fmt.Errorf("it names no HTTP method and path (%.32q): write for example get: \"/v1/things\"", httpMethod)
 	}
-	if !httpMethod.MatchString(binding.HTTPMethod) {
-		return binding, fmt.Errorf("it names no HTTP method and path (%.32q): write for example get: \"/v1/things\"", binding.HTTPMethod)
-	}
-	_, variables, err := ParseTemplate(binding.Template)
+	template, err := ParseTemplate(path)
 	if err != nil {
-		return binding, fmt.Errorf("the path %.100q: %w", binding.Template, err)
+		return Binding{}, fmt.Errorf("the path %.100q: %w", path, err)
 	}
-	for _, variable := range variables {
+	for _, variable := range template.variables {
 		if err := checkVariable(method.Input(), variable); err != nil {
-			return binding, fmt.Errorf("the path %.100q: %w", binding.Template, err)
+			return Binding{}, fmt.Errorf("the path %.100q: %w", path, err)
 		}
 	}
 	if body := rule.GetBody(); body != "" && body != "*" {
 		if _, err := fieldOf(method.Input(), body); err != nil {
-			return binding, fmt.Errorf("body: %w", err)
+			return Binding{}, fmt.Errorf("body: %w", err)
 		}
 	}
 	if body := rule.GetResponseBody(); body != "" {
 		field, err := fieldOf(method.Output(), body)
 		if err != nil {
-			return binding, fmt.Errorf("response_body: %w", err)
+			return Binding{}, fmt.Errorf("response_body: %w", err)
 		}
 		if field.Message() == nil || field.Message().FullName() != "google.api.HttpBody" {
-			return binding, fmt.Errorf("response_body: Envoy sends a part of an answer only where it is a google.api.HttpBody, which %s is not: leave response_body out, and the whole answer is sent", body)
+			return Binding{}, fmt.Errorf("response_body: Envoy sends a part of an answer only where it is a google.api.HttpBody, which %s is not: leave response_body out, and the whole answer is sent", body)
 		}
 	}
-	return binding, nil
+	return Binding{httpMethod, template}, nil
+}
+
+// patternOf is the HTTP method and the path of a rule; empty where it has none.
+func patternOf(rule *annotations.HttpRule) (httpMethod, path string) {
+	switch pattern := rule.GetPattern().(type) {
+	case *annotations.HttpRule_Get:
+		return "GET", pattern.Get
+	case *annotations.HttpRule_Put:
+		return "PUT", pattern.Put
+	case *annotations.HttpRule_Post:
+		return "POST", pattern.Post
+	case *annotations.HttpRule_Delete:
+		return "DELETE", pattern.Delete
+	case *annotations.HttpRule_Patch:
+		return "PATCH", pattern.Patch
+	case *annotations.HttpRule_Custom:
+		return pattern.Custom.GetKind(), pattern.Custom.GetPath()
+	}
+	return "", ""
 }
 
 // checkVariable wants a field that one segment of a path, or several, can fill.
@@ -115,69 +121,4 @@ func fieldOf(message protoreflect.MessageDescriptor, path string) (field protore
 		field = message.Fields().ByName(protoreflect.Name(name))
 	}
 	return field, nil
-}
-
-// longestTemplate is far below what a gateway is set to load as a regular expression, which takes about two steps a character.
-const longestTemplate = 1024
-
-var (
-	errLong       = fmt.Errorf("it is longer than %d characters: shorten it", longestTemplate)
-	errTemplate   = errors.New("it is no path template: write it as google/api/http.proto has it, for example /v1/payments/{payment_id}")
-	errEverything = errors.New("it takes every path of its host names, those of all others, too: begin it with a segment of its own, for example /v1/payments/{name=**}")
-	literal       = regexp.MustCompile(`^([A-Za-z0-9._~!$&'()+,;@-]|%[0-9A-Fa-f]{2})+$`)
-	fieldPath     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$`)
-	variable      = regexp.MustCompile(`\{([^{}=]*)(=([^{}]*))?\}`)
-)
-
-// ParseTemplate takes a path template apart (google/api/http.proto). The normal form has no variables, only what they
-// match, so that templates with the same normal form match the same paths.
-//
-//	Template = "/" Segments [ ":" LITERAL ], Segments = Segment { "/" Segment }, Segment = "*" | "**" | LITERAL | Variable;
-//	a Variable is "{" FieldPath [ "=" Segments ] "}", and a ** can only be the last segment
-func ParseTemplate(template string) (normal string, variables []string, err error) {
-	if len(template) > longestTemplate {
-		return "", nil, errLong
-	}
-	path, ok := strings.CutPrefix(template, "/")
-	if !ok {
-		return "", nil, errTemplate
-	}
-	if path == "" {
-		return "/", nil, nil
-	}
-	// A variable is a whole segment, or the last one before the verb.
-	bounds := variable.FindAllStringSubmatchIndex(path, -1)
-	for _, at := range bounds {
-		start, end := at[0], at[1]
-		if start > 0 && path[start-1] != '/' || end < len(path) && path[end] != '/' && path[end] != ':' {
-			return "", nil, errTemplate
-		}
-	}
-	normal = variable.ReplaceAllStringFunc(path, func(text string) string {
-		parts := variable.FindStringSubmatch(text)
-		variables = append(variables, parts[1])
-		if parts[2] == "" {
-			return "*"
-		}
-		return parts[3]
-	})
-	for i, name := range variables {
-		if !fieldPath.MatchString(name) || slices.Contains(variables[:i], name) {
-			return "", nil, errTemplate
-		}
-	}
-	segments, verb, hasVerb := strings.Cut(normal, ":")
-	if hasVerb && !literal.MatchString(verb) {
-		return "", nil, errTemplate
-	}
-	parts := strings.Split(segments, "/")
-	if parts[0] == "**" {
-		return "", nil, errEverything
-	}
-	for i, segment := range parts {
-		if segment != "*" && (segment != "**" || i != len(parts)-1) && !literal.MatchString(segment) {
-			return "", nil, errTemplate
-		}
-	}
-	return "/" + normal, variables, nil
 }

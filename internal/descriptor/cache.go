@@ -179,7 +179,7 @@ func (e *entry) size() int {
 		for _, method := range service.methods {
 			size += itemSize + len(method.Name)
 			for _, binding := range method.Bindings {
-				size += itemSize + len(binding.HTTPMethod) + len(binding.Template)
+				size += itemSize + len(binding.HTTPMethod) + binding.Template.size()
 			}
 		}
 	}

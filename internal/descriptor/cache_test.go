@@ -19,7 +19,7 @@ func TestWhatDescriptorSetsSayIsReadOnceAndRememberedWithinABound(t *testing.T) 
 		}
 		return raw
 	}
-	template := func(of *contents) string { return of.services["t.S"].methods[0].Bindings[0].Template }
+	template := func(of *contents) string { return of.services["t.S"].methods[0].Bindings[0].Template.String() }
 	cache := &Cache{maxBytes: 10_000}
 	var first *contents
 	for i := range 100 {

@@ -151,7 +151,7 @@ func (c *candidate) measure(shared bool) int {
 			each += c.service.api.SizeOfCut(method.FullName())
 		}
 		for _, binding := range method.Bindings {
-			size += each + len(binding.Template)
+			size += each + len(binding.Template.String())
 		}
 	}
 	return size
