@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 )
 
 // Binding is an HTTP method and a path template that mean a gRPC method (google.api.http).
@@ -43,6 +45,16 @@ func bindingsOf(method protoreflect.MethodDescriptor) ([]Binding, error) {
 
 func compareBindings(x, y Binding) int {
 	return cmp.Or(cmp.Compare(x.Template.text, y.Template.text), cmp.Compare(x.HTTPMethod, y.HTTPMethod))
+}
+
+// httpRule is the google.api.http option of a method; nil where it has none.
+func httpRule(method protoreflect.MethodDescriptor) *annotations.HttpRule {
+	options, ok := method.Options().(*descriptorpb.MethodOptions)
+	if !ok || !proto.HasExtension(options, annotations.E_Http) {
+		return nil
+	}
+	rule, _ := proto.GetExtension(options, annotations.E_Http).(*annotations.HttpRule)
+	return rule
 }
 
 var httpMethods = regexp.MustCompile(`^[A-Z]{1,32}$`)

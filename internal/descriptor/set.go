@@ -203,13 +203,3 @@ func list(names []string) string {
 		return strings.Join(names, ", ")
 	}
 }
-
-// httpRule is the google.api.http option of a method; nil where it has none.
-func httpRule(method protoreflect.MethodDescriptor) *annotations.HttpRule {
-	options, ok := method.Options().(*descriptorpb.MethodOptions)
-	if !ok || !proto.HasExtension(options, annotations.E_Http) {
-		return nil
-	}
-	rule, _ := proto.GetExtension(options, annotations.E_Http).(*annotations.HttpRule)
-	return rule
-}
