@@ -219,7 +219,7 @@ func (r *ServiceIdentityReconciler) ensureFinalizer(ctx context.Context, object 
 func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	t := triggers{client: mgr.GetClient(), cluster: r.Cluster}
 	return ctrl.NewControllerManagedBy(mgr).
-		For(&meshv1alpha1.ServiceIdentity{}). // every update: a status or a finalizer changed by hand is put right too
+		For(&meshv1alpha1.ServiceIdentity{}, builder.WithPredicates(notOnlyFinalized)). // a status or a finalizer changed by hand is put right too
 		Watches(&meshv1alpha1.ServiceIdentity{}, handler.EnqueueRequestsFromMapFunc(t.rivals), builder.WithPredicates(claimChanges)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOfPod), builder.WithPredicates(placementChanges)).
 		WatchesMetadata(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOnNode), builder.WithPredicates(comesOrGoes)).

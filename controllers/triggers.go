@@ -4,6 +4,7 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -11,6 +12,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -198,6 +200,22 @@ func updatesWhere(pass func(event.UpdateEvent) bool) predicate.Predicate {
 var comesOrGoes = updatesWhere(func(e event.UpdateEvent) bool {
 	return e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
 		e.ObjectOld.GetDeletionTimestamp().IsZero() != e.ObjectNew.GetDeletionTimestamp().IsZero()
+})
+
+// notOnlyFinalized lets through all but an update that gives the object the manager's finalizer and does nothing else. The
+// reconcile that wrote it goes on: another one would find its status not in the cache yet, and write it again.
+var notOnlyFinalized = updatesWhere(func(e event.UpdateEvent) bool {
+	if controllerutil.ContainsFinalizer(e.ObjectOld, meshv1alpha1.FinalizerEntries) {
+		return true
+	}
+	before, ok := e.ObjectOld.DeepCopyObject().(client.Object)
+	if !ok {
+		return true
+	}
+	controllerutil.AddFinalizer(before, meshv1alpha1.FinalizerEntries)
+	before.SetResourceVersion(e.ObjectNew.GetResourceVersion())
+	before.SetManagedFields(e.ObjectNew.GetManagedFields())
+	return !equality.Semantic.DeepEqual(before, e.ObjectNew)
 })
 
 // claimChanges lets through what decides about an identity's rivals.

@@ -28,6 +28,10 @@ func TestAddressesAreThoseOfReadyPodsThatRunAsTheService(t *testing.T) {
 		}
 		return endpoint
 	}
+	draining := func(e *discoveryv1.Endpoint) {
+		e.Conditions = discoveryv1.EndpointConditions{Ready: ptr.To(false), Serving: ptr.To(true), Terminating: ptr.To(true)}
+	}
+	drained := func(e *discoveryv1.Endpoint) { draining(e); e.Conditions.Serving = ptr.To(false) }
 	slice := func(kind discoveryv1.AddressType, port string, endpoints ...discoveryv1.Endpoint) discoveryv1.EndpointSlice {
 		return discoveryv1.EndpointSlice{
 			ObjectMeta:  metav1.ObjectMeta{Namespace: "payments"},
@@ -55,6 +59,16 @@ func TestAddressesAreThoseOfReadyPodsThatRunAsTheService(t *testing.T) {
 		}}},
 		"names instead of addresses": {slices: []discoveryv1.EndpointSlice{slice(discoveryv1.AddressTypeFQDN, "grpc", pod("a", "a.example"))}},
 		"no address":                 {slices: []discoveryv1.EndpointSlice{slice(ipv4, "grpc", pod("a", "x"), pod("b", "", func(e *discoveryv1.Endpoint) { e.Addresses = nil }))}},
+		"those that drain, while there is no other": {
+			[]discoveryv1.EndpointSlice{slice(ipv4, "grpc", pod("b", "10.0.0.2", draining), pod("a", "10.0.0.1", draining)), slice(ipv4, "grpc", pod("c", "10.0.0.3", drained))},
+			[]string{"10.0.0.1:15443", "10.0.0.2:15443"},
+		},
+		"none that drains beside a ready one": {
+			[]discoveryv1.EndpointSlice{slice(ipv4, "grpc", pod("a", "10.0.0.1", draining)), slice(ipv4, "grpc", pod("b", "10.0.0.2"))}, []string{"10.0.0.2:15443"},
+		},
+		"one that drains, beside a ready one of a stranger": {
+			[]discoveryv1.EndpointSlice{slice(ipv4, "grpc", pod("a", "10.0.0.1", draining), pod("stranger", "10.0.0.2"))}, []string{"10.0.0.1:15443"},
+		},
 		"not ready, terminating, and what says nothing": {
 			[]discoveryv1.EndpointSlice{slice(
 				ipv4, "grpc",
