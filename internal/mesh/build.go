@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/descriptor"
 )
 
 // Objects are what a Mesh is built from: one key and its neighbours, as read from the API server, and what SPIRE is known
@@ -48,6 +49,9 @@ type Objects struct {
 	Gateways []meshv1alpha1.MeshGateway `json:"gateways,omitempty"`
 	// ConfigMaps are those that Services and Gateways refer to.
 	ConfigMaps []corev1.ConfigMap `json:"configMaps,omitempty"`
+	// Descriptors remembers what descriptor sets say from one Build to the next, which changes nothing but the work. Nil, there
+	// is one for this Build.
+	Descriptors *descriptor.Cache `json:"-"`
 }
 
 // Incumbents are the identities that SPIRE holds entries of.
@@ -134,6 +138,9 @@ func newBuilder(objects Objects) *builder {
 		service:    map[types.NamespacedName]*service{},
 		gateway:    map[types.NamespacedName]*gateway{},
 		grants:     map[string]grant{},
+	}
+	if b.Descriptors == nil {
+		b.Descriptors = &descriptor.Cache{}
 	}
 	for i := range objects.Identities {
 		b.identities[keyOf(&objects.Identities[i])] = &objects.Identities[i]
