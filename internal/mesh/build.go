@@ -115,8 +115,7 @@ func find[T any](sorted []T, key types.NamespacedName, keyOf func(T) types.Names
 
 type builder struct {
 	Objects
-	nodes      map[string]Node        // by name
-	registered map[string]metav1.Time // when each of nodes was, by name
+	nodes      map[string]Node // by name
 	identities map[types.NamespacedName]*meshv1alpha1.ServiceIdentity
 	configMaps map[types.NamespacedName]*corev1.ConfigMap
 	services   []*service // sorted by key, and by it
@@ -132,7 +131,6 @@ func newBuilder(objects Objects) *builder {
 	b := &builder{
 		Objects:    objects,
 		nodes:      map[string]Node{},
-		registered: map[string]metav1.Time{},
 		identities: map[types.NamespacedName]*meshv1alpha1.ServiceIdentity{},
 		configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
 		service:    map[types.NamespacedName]*service{},
@@ -157,8 +155,8 @@ func (b *builder) addNodes() {
 		if err != nil {
 			continue // the API server makes UIDs of hexadecimal digits and hyphens; its pods count as on an unknown node
 		}
-		node := Node{Name: object.Name, UID: object.UID, Alias: alias}
-		b.nodes[node.Name], b.registered[node.Name] = node, object.CreationTimestamp
+		node := Node{Name: object.Name, UID: object.UID, Alias: alias, Registered: object.CreationTimestamp}
+		b.nodes[node.Name] = node
 		b.mesh.Nodes = append(b.mesh.Nodes, node)
 	}
 	slices.SortFunc(b.mesh.Nodes, compareNodes)
@@ -187,10 +185,10 @@ func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
 }
 
 // keeps reports whether an identity keeps a path though nothing that can be read grants it: where a part of its namespace's
-// grant cannot be read, it is not known that somebody took it back. Nothing but the status tells an accepted identity from
+// grant cannot be read and may have meant the path, it is not known that somebody took it back. Nothing but the status tells an accepted identity from
 // one whose entries have not gone yet; where it does not say, there was no time since to take anything back.
 func (b *builder) keeps(object *meshv1alpha1.ServiceIdentity, problem Problem, granted grant) bool {
-	if problem.Reason != meshv1alpha1.ReasonPathNotGranted || len(granted.unread) == 0 {
+	if path, err := b.Cluster.Path(object); err != nil || problem.Reason != meshv1alpha1.ReasonPathNotGranted || !granted.mayCover(path) {
 		return false
 	}
 	accepted := meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionAccepted)
@@ -281,7 +279,7 @@ func (b *builder) federate(identity *Identity, with []meshv1alpha1.TrustDomain) 
 
 // place finds the nodes that run pods of the identity.
 func (b *builder) place(identity *Identity) {
-	nodes, again, unknown := map[types.UID]Node{}, sets.New[string](), sets.New[string]()
+	nodes, unknown := map[types.UID]Node{}, sets.New[string]()
 	for i := range b.Pods {
 		pod := &b.Pods[i]
 		if !identity.Selects(pod) || !occupies(pod) {
@@ -289,9 +287,6 @@ func (b *builder) place(identity *Identity) {
 		}
 		if node, ok := b.nodes[pod.Spec.NodeName]; ok {
 			nodes[node.UID] = node
-			if registered, bound := b.registered[node.Name], boundAt(pod); !bound.IsZero() && bound.Before(&registered) {
-				again.Insert(node.Name)
-			}
 		} else {
 			unknown.Insert(pod.Spec.NodeName)
 		}
@@ -300,17 +295,7 @@ func (b *builder) place(identity *Identity) {
 		identity.Nodes = append(identity.Nodes, node)
 	}
 	slices.SortFunc(identity.Nodes, compareNodes)
-	identity.NodesRegisteredAgain, identity.UnknownNodes = sets.List(again), sets.List(unknown)
-}
-
-// boundAt is when a pod was bound to its node: when it was scheduled or, where no scheduler was asked, created.
-func boundAt(pod *corev1.Pod) metav1.Time {
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionTrue {
-			return condition.LastTransitionTime
-		}
-	}
-	return pod.CreationTimestamp
+	identity.UnknownNodes = sets.List(unknown)
 }
 
 // Selects reports whether the pod gets the identity, wherever it runs.
