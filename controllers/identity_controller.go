@@ -221,7 +221,7 @@ func (r *ServiceIdentityReconciler) ensureFinalizer(ctx context.Context, object 
 // SetupWithManager registers the controller and what wakes it: the objects themselves, their rivals, their pods, the
 // nodes and namespaces of these, and SPIRE.
 func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	t := triggers{client: mgr.GetClient(), cluster: r.Cluster}
+	t := identityTriggers{client: mgr.GetClient(), cluster: r.Cluster}
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&meshv1alpha1.ServiceIdentity{}, builder.WithPredicates(notOnlyFinalized)). // a status or a finalizer changed by hand is put right too
 		Watches(&meshv1alpha1.ServiceIdentity{}, handler.EnqueueRequestsFromMapFunc(t.rivals), builder.WithPredicates(claimChanges)).

@@ -42,7 +42,7 @@ type MeshControllers struct {
 	Serving   *Serving
 }
 
-// NewMesh makes the controllers, with what they share. The client reads a cache with the indexes of IndexWorld, and live past
+// NewMesh makes the controllers, with what they share. The client reads a cache with the indexes of IndexMesh, and live past
 // it.
 func NewMesh(c client.Client, live client.Reader, recorder events.EventRecorder, o MeshOptions) MeshControllers {
 	o.Bootstrap.Cluster = o.Cluster
@@ -63,7 +63,7 @@ func NewMesh(c client.Client, live client.Reader, recorder events.EventRecorder,
 // AddMesh adds the controllers, their indexes and the xDS server to a manager. It is called once, before the manager is started.
 func AddMesh(ctx context.Context, mgr ctrl.Manager, o MeshOptions) error {
 	all := NewMesh(mgr.GetClient(), mgr.GetAPIReader(), mgr.GetEventRecorder(eventSource), o)
-	if err := IndexWorld(ctx, mgr.GetFieldIndexer()); err != nil {
+	if err := IndexMesh(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
 	for _, add := range []struct {

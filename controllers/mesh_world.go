@@ -26,8 +26,8 @@ const (
 	byConfigMap = "configMap"              // MeshServices and MeshGateways
 )
 
-// IndexWorld adds the indexes that a World needs to a cache. Call it once, before the cache is started.
-func IndexWorld(ctx context.Context, indexer client.FieldIndexer) error {
+// IndexMesh adds the indexes that a World needs to a cache. Call it once, before the cache is started.
+func IndexMesh(ctx context.Context, indexer client.FieldIndexer) error {
 	identity := func(object client.Object) []types.NamespacedName { return []types.NamespacedName{identityOf(object)} }
 	for _, index := range []struct {
 		object client.Object
