@@ -151,6 +151,15 @@ func (r *ServiceIdentityReconciler) result(outcome outcome) ctrl.Result {
 	return ctrl.Result{RequeueAfter: after}
 }
 
+// outageBudget is how long a pod that has an X.509 SVID of the identity keeps a valid one at least, when SPIRE goes away.
+func (r *ServiceIdentityReconciler) outageBudget(object *meshv1alpha1.ServiceIdentity) time.Duration {
+	lifetime := r.DefaultTTL
+	if ttl, err := time.ParseDuration(string(object.Spec.X509SVIDTTL)); err == nil && ttl > 0 {
+		lifetime = ttl
+	}
+	return spire.OutageBudget(lifetime, r.CATTL)
+}
+
 // finalize removes the entries of a deleted ServiceIdentity from SPIRE, and only then lets it go.
 func (r *ServiceIdentityReconciler) finalize(ctx context.Context, object *meshv1alpha1.ServiceIdentity) (_ ctrl.Result, err error) {
 	if !controllerutil.ContainsFinalizer(object, meshv1alpha1.FinalizerEntries) {

@@ -187,7 +187,7 @@ func remedy(other *spire.Held) string {
 	switch {
 	case !spire.Foreign(other.ID):
 		return "a ServiceIdentity that is still there and has left it removes it after the grace time; else " + byHand
-	case strings.HasSuffix(other.ParentID, "/spire/server"):
+	case other.ForAgents():
 		return byHand
 	}
 	return byHand + ", or adopt it with the annotation " + meshv1alpha1.AnnotationAdoptEntries
