@@ -31,7 +31,7 @@ type Deployer struct {
 	Client  client.Client
 	World   *World
 	Objects *owned.Objects
-	Proxies Proxies
+	Proxies *server.Peers
 	Events  events.EventRecorder
 	// Workload and Bootstrap are the cluster's part of what is rendered.
 	Workload  workload.Options
@@ -43,22 +43,10 @@ type Deployer struct {
 	RetryInterval time.Duration
 }
 
-// Proxies say what the proxies hold that are connected to any replica of the manager; server.Peers is one.
-type Proxies interface {
-	Proxies(key mesh.ProxyKey) []server.Proxy
-	// Version is what this replica serves to the proxies of a key (xds.Resources.Version); empty for nothing.
-	Version(key mesh.ProxyKey) string
-	// Problem is why this replica does not serve what was rendered last; nil where it does.
-	Problem(key mesh.ProxyKey) error
-	// State says how the other replicas answer.
-	State() []server.PeerState
-	Notify(f func(mesh.ProxyKey))
-}
-
 // Renderer gives what the proxies of a key get, and the SPIFFE ID that they have; false where the Mesh does not have it.
 type Renderer func(m mesh.Mesh, key mesh.ProxyKey) (id spiffeid.ID, resources xds.Resources, ok bool)
 
-// Render is the Renderer. Tests put in others, for what proxies reject.
+// Render is the Renderer of every manager.
 func Render(m mesh.Mesh, key mesh.ProxyKey) (spiffeid.ID, xds.Resources, bool) {
 	if key.Kind == mesh.KindMeshGateway {
 		g, ok := m.Gateway(key.NamespacedName)
