@@ -8,7 +8,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -20,6 +19,7 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 )
 
 // identityTriggers say which keys an event concerns. They read the cache only, by index.
@@ -126,53 +126,55 @@ func (t identityTriggers) allNodes(ctx context.Context) []types.UID {
 }
 
 // drift wakes the owner, where it is of this kind, of an entry that is not as it was left in SPIRE; and when SPIRE comes
-// or goes everybody that is there or that SPIRE holds entries of. It puts keys straight into the queue: nothing that the
-// registry tells can be lost on the way.
+// or goes everybody that is there or that SPIRE holds entries of.
 func drift[K comparable](entries *registry.Registry, kind spire.OwnerKind, keyOf func(spire.Owner) K, everybody func(context.Context) []K) source.TypedSource[K] {
-	return source.TypedFunc[K](func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[K]) error {
+	return wakes(func(ctx context.Context, add func(...K)) {
 		entries.Notify(func(owner spire.Owner) {
 			if owner.Kind == kind {
-				queue.Add(keyOf(owner))
+				add(keyOf(owner))
 			}
 		}, func() {
-			for _, key := range everybody(ctx) {
-				queue.Add(key)
-			}
+			add(everybody(ctx)...)
 			for _, owner := range entries.Owners(kind) {
-				queue.Add(keyOf(owner))
+				add(keyOf(owner))
 			}
 		})
-		return nil
 	})
 }
 
 // clusterAlias wakes the identities for the whole cluster when what they hang on is not as it was left in SPIRE: where no
 // bootstrap container runs beside the server, nobody else makes it again.
 func (t identityTriggers) clusterAlias(entries *registry.Registry) source.Source {
-	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
+	return wakes(func(ctx context.Context, add func(...ctrl.Request)) {
 		entries.Notify(func(owner spire.Owner) {
-			if owner.Kind != spire.OwnerBootstrap {
-				return
-			}
-			for _, request := range t.identities(ctx, client.MatchingFields{byPlacement: string(meshv1alpha1.PlacementCluster)}) {
-				queue.Add(request)
+			if owner.Kind == spire.OwnerBootstrap {
+				add(t.identities(ctx, client.MatchingFields{byPlacement: string(meshv1alpha1.PlacementCluster)})...)
 			}
 		}, func() {})
-		return nil
 	})
 }
 
 // bundles wakes the identities that federate with a trust domain whose bundle has come to SPIRE or gone.
 func (t identityTriggers) bundles(entries *registry.Registry) source.Source {
-	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
+	return wakes(func(ctx context.Context, add func(...ctrl.Request)) {
 		entries.NotifyBundles(func(trustDomains []string) {
 			for _, trustDomain := range trustDomains {
-				for _, request := range t.identities(ctx, client.MatchingFields{byFederation: trustDomain}) {
-					queue.Add(request)
+				add(t.identities(ctx, client.MatchingFields{byFederation: trustDomain})...)
+			}
+		})
+	})
+}
+
+// released wakes the identities whose deletions were held back until now.
+func released(brake *retention.Brake) source.Source {
+	return wakes(func(_ context.Context, add func(...ctrl.Request)) {
+		brake.Notify(func(owners []spire.Owner) {
+			for _, owner := range owners {
+				if owner.Kind == spire.OwnerIdentity {
+					add(requestOfIdentity(owner))
 				}
 			}
 		})
-		return nil
 	})
 }
 

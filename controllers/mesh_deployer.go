@@ -7,14 +7,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
@@ -339,4 +345,40 @@ func podNames(pods []corev1.Pod) []string {
 
 func proxyKey(kind string, key types.NamespacedName) mesh.ProxyKey {
 	return mesh.ProxyKey{Kind: kind, NamespacedName: key}
+}
+
+// controller is a controller of one of the kinds: woken by what the Mesh is built from, by its objects, and by its proxies.
+func (d *Deployer) controller(mgr ctrl.Manager, kind, name string) *builder.TypedBuilder[mesh.ProxyKey] {
+	t := meshTriggers{client: mgr.GetClient(), kind: kind}
+	var object client.Object = &meshv1alpha1.MeshService{}
+	if kind == mesh.KindMeshGateway {
+		object = &meshv1alpha1.MeshGateway{}
+	}
+	b := t.watch(builder.TypedControllerManagedBy[mesh.ProxyKey](mgr).Named(name)).
+		Watches(object, t.handle(self)). // every update: a status or a finalizer changed by hand is put right too
+		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(t.identity)).
+		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(ownerOf)).
+		Watches(&corev1.Pod{}, t.handle(pods)).
+		Watches(&appsv1.Deployment{}, t.handle(ownerOf)).
+		WatchesRawSource(t.reports(d.Proxies))
+	if kind == mesh.KindMeshService {
+		b = b.Watches(&discoveryv1.EndpointSlice{}, t.handle(slicesOf))
+	}
+	for _, object := range []client.Object{
+		&corev1.ConfigMap{}, &corev1.PersistentVolumeClaim{}, &corev1.Service{}, &corev1.ServiceAccount{},
+		&networkingv1.NetworkPolicy{}, &policyv1.PodDisruptionBudget{},
+	} {
+		b = b.WatchesMetadata(object, t.handle(ownerOf))
+	}
+	return named(mgr, b).WithOptions(controller.TypedOptions[mesh.ProxyKey]{MaxConcurrentReconciles: meshWorkers})
+}
+
+// named has each line of a controller's log name the object.
+func named(mgr ctrl.Manager, b *builder.TypedBuilder[mesh.ProxyKey]) *builder.TypedBuilder[mesh.ProxyKey] {
+	return b.WithLogConstructor(func(key *mesh.ProxyKey) logr.Logger {
+		if key == nil {
+			return mgr.GetLogger()
+		}
+		return mgr.GetLogger().WithValues("kind", key.Kind, "namespace", key.Namespace, "name", key.Name)
+	})
 }
