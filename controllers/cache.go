@@ -1,11 +1,8 @@
 package controllers
 
 import (
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
@@ -15,6 +12,7 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/owned"
 	"github.com/jia-app/paymesh/internal/workload"
 )
 
@@ -33,11 +31,10 @@ func CacheOptions() cache.Options {
 		},
 	}
 	own := labels.SelectorFromSet(labels.Set{workload.LabelManagedBy: workload.ManagedBy})
-	for _, object := range []client.Object{
-		&appsv1.Deployment{}, &corev1.PersistentVolumeClaim{}, &corev1.ServiceAccount{},
-		&networkingv1.NetworkPolicy{}, &policyv1.PodDisruptionBudget{},
-	} {
-		options.ByObject[object] = cache.ByObject{Label: own}
+	for _, kind := range owned.Kinds() {
+		if !kind.OthersToo {
+			options.ByObject[kind.Object()] = cache.ByObject{Label: own}
+		}
 	}
 	return options
 }

@@ -12,8 +12,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -357,18 +355,13 @@ func (d *Deployer) controller(mgr ctrl.Manager, kind, name string) *builder.Type
 	b := t.watch(builder.TypedControllerManagedBy[mesh.ProxyKey](mgr).Named(name)).
 		Watches(object, t.handle(self)). // every update: a status or a finalizer changed by hand is put right too
 		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(t.identity)).
-		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(ownerOf)).
 		Watches(&corev1.Pod{}, t.handle(pods)).
-		Watches(&appsv1.Deployment{}, t.handle(ownerOf)).
 		WatchesRawSource(t.reports(d.Proxies))
 	if kind == mesh.KindMeshService {
 		b = b.Watches(&discoveryv1.EndpointSlice{}, t.handle(slicesOf))
 	}
-	for _, object := range []client.Object{
-		&corev1.ConfigMap{}, &corev1.PersistentVolumeClaim{}, &corev1.Service{}, &corev1.ServiceAccount{},
-		&networkingv1.NetworkPolicy{}, &policyv1.PodDisruptionBudget{},
-	} {
-		b = b.WatchesMetadata(object, t.handle(ownerOf))
+	for _, owns := range owned.Kinds() {
+		b = b.Watches(owns.Object(), t.handle(ownerOf))
 	}
 	return named(mgr, b).WithOptions(controller.TypedOptions[mesh.ProxyKey]{MaxConcurrentReconciles: meshWorkers})
 }

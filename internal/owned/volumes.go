@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
-
-var claimKind = corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim")
 
 // Claims are the claims of volumes among objects.
 func Claims(objects []client.Object) []client.Object {
@@ -22,7 +19,7 @@ func Claims(objects []client.Object) []client.Object {
 // it, so that nobody notices before the pod ends, and it is too late.
 func (o *Objects) Leaving(ctx context.Context, want []client.Object) (keys []types.NamespacedName, err error) {
 	for _, claim := range Claims(want) {
-		have := cachedAs(claimKind)
+		have := about(claimKind).Object()
 		if err := o.Client.Get(ctx, client.ObjectKeyFromObject(claim), have); client.IgnoreNotFound(err) != nil {
 			return nil, fmt.Errorf("read %s: %w", keyOfObject(claim), err)
 		} else if !apierrors.IsNotFound(err) && !have.GetDeletionTimestamp().IsZero() {
