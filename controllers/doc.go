@@ -6,6 +6,6 @@
 //   - mesh_*.go run MeshServices and MeshGateways and give their proxies what they need (AddMesh, in mesh.go): mesh_world.go
 //     reads, mesh_deployer.go writes, mesh_judge.go reports, mesh_triggers.go says whom an event wakes.
 //
-// Files without a prefix have what both need: cache.go what the cache keeps, status.go how a status is written, triggers.go
-// what the triggers of both are made of.
+// Files without a prefix have what both need: cache.go what the cache keeps, status.go how a status is written, finalizer.go
+// what keeps an object until all is taken away, triggers.go what the triggers of both are made of.
 package controllers

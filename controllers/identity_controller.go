@@ -86,8 +86,10 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 	if !object.DeletionTimestamp.IsZero() {
 		return r.finalize(ctx, object)
 	}
-	if err := r.ensureFinalizer(ctx, object); err != nil {
-		return ctrl.Result{}, err
+	if !r.SPIRE.DryRun() { // who writes no entry must not keep an object
+		if err := (finalizer{r.Client, meshv1alpha1.FinalizerEntries}).ensure(ctx, object); err != nil {
+			return ctrl.Result{}, err
+		}
 	}
 	if r.SPIRE.State().Reading() && meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionRegistered) != nil {
 		return ctrl.Result{}, nil // what was reported holds until all is read; then the registry wakes everybody
@@ -175,11 +177,7 @@ func (r *ServiceIdentityReconciler) finalize(ctx context.Context, object *meshv1
 		return r.result(outcome), reporter{r.Client, r.Events}.report(ctx, before, object)
 	}
 	r.forget(owner)
-	controllerutil.RemoveFinalizer(object, meshv1alpha1.FinalizerEntries)
-	if err := r.Client.Patch(ctx, object, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
-		return ctrl.Result{}, fmt.Errorf("drop the finalizer of ServiceIdentity %s: %w", owner.Identity, err)
-	}
-	return ctrl.Result{}, nil
+	return ctrl.Result{}, finalizer{r.Client, meshv1alpha1.FinalizerEntries}.drop(ctx, object)
 }
 
 // gone removes, after the grace time, what an identity has left behind that went without its finalizer.
@@ -209,22 +207,6 @@ func (r *ServiceIdentityReconciler) forget(owner spire.Owner) {
 	r.Refusals.Forget(owner)
 	r.Witness.Left(owner)
 	r.Census.forget(owner)
-}
-
-// ensureFinalizer sees to it that the object cannot go before its entries, ahead of the first of them.
-func (r *ServiceIdentityReconciler) ensureFinalizer(ctx context.Context, object *meshv1alpha1.ServiceIdentity) error {
-	before := object.DeepCopy()
-	if r.SPIRE.DryRun() { // who writes no entry must not keep an object
-		return nil
-	}
-	if !controllerutil.AddFinalizer(object, meshv1alpha1.FinalizerEntries) {
-		return nil
-	}
-	// The lock keeps the patch, which replaces the whole list, from undoing somebody else's finalizer.
-	if err := r.Client.Patch(ctx, object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
-		return fmt.Errorf("add the finalizer to ServiceIdentity %s: %w", mesh.KeyOf(object), err)
-	}
-	return nil
 }
 
 // SetupWithManager registers the controller and what wakes it: the objects themselves, their rivals, their pods, the

@@ -19,7 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
@@ -113,7 +112,7 @@ func (d *Deployer) reconcile(ctx context.Context, key mesh.ProxyKey, object clie
 	if !object.GetDeletionTimestamp().IsZero() {
 		return ctrl.Result{}, d.finalize(ctx, key, object, conditions)
 	}
-	if err := d.ensureFinalizer(ctx, object); err != nil {
+	if err := (finalizer{d.Client, meshv1alpha1.FinalizerWorkload}).ensure(ctx, object); err != nil {
 		return ctrl.Result{}, err
 	}
 	before := object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
@@ -128,7 +127,8 @@ func (d *Deployer) finalize(ctx context.Context, key mesh.ProxyKey, object clien
 		return err
 	}
 	if waiting == "" {
-		return d.release(ctx, object)
+		d.Objects.Forget(object)
+		return finalizer{d.Client, meshv1alpha1.FinalizerWorkload}.drop(ctx, object)
 	}
 	before := object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
 	setTerminating(conditionsOf(object), object.GetGeneration(), waiting)
@@ -246,19 +246,6 @@ func stalled(err error) bool {
 	return errors.Is(err, owned.ErrForeign) || apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
 }
 
-// ensureFinalizer sees to it that the owner cannot go before what it made, ahead of the first of that.
-func (d *Deployer) ensureFinalizer(ctx context.Context, owner client.Object) error {
-	before := owner.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
-	if !controllerutil.AddFinalizer(owner, meshv1alpha1.FinalizerWorkload) {
-		return nil
-	}
-	// The lock keeps the patch, which replaces the whole list, from undoing somebody else's finalizer.
-	if err := d.Client.Patch(ctx, owner, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
-		return fmt.Errorf("add the finalizer to %s %s: %w", owned.KindOf(owner), client.ObjectKeyFromObject(owner), err)
-	}
-	return nil
-}
-
 // dismantle takes away what a deleted owner made: its pods, then the config of their proxies, then its identity with its
 // entries. It says what it waits for; with nothing left to wait for, the owner may go, and the rest of its objects with it.
 func (d *Deployer) dismantle(ctx context.Context, key mesh.ProxyKey, owner client.Object) (waiting string, err error) {
@@ -287,22 +274,6 @@ func (d *Deployer) dismantle(ctx context.Context, key mesh.ProxyKey, owner clien
 		return fmt.Sprintf("the entries of its ServiceIdentity are being deleted from the SPIRE server: see kubectl describe -n %s serviceidentity/%s", key.Namespace, key.Name), nil
 	}
 	return "", nil
-}
-
-// release drops the finalizer of an owner of which nothing is left.
-func (d *Deployer) release(ctx context.Context, owner client.Object) error {
-	d.Objects.Forget(owner)
-	before := owner.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
-	if !controllerutil.RemoveFinalizer(owner, meshv1alpha1.FinalizerWorkload) {
-		return nil
-	}
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	switch err := d.Client.Patch(ctx, owner, patch); {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err): // the cache is behind, and will tell of what has changed since
-	case err != nil:
-		return fmt.Errorf("drop the finalizer of %s %s: %w", owned.KindOf(owner), client.ObjectKeyFromObject(owner), err)
-	}
-	return nil
 }
 
 // problemsOf are the problems of a key.
