@@ -490,6 +490,25 @@ var _ = Describe("reconciling a MeshService", func() {
 		Expect(r.says("pay", "WorkloadReady")).To(Equal("True Available"))
 	})
 
+	It("says so, too, of a service that is not accepted any more", func() {
+		persistent := func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.Workload.Persistence = &meshv1alpha1.Persistence{Size: "1Gi", MountPath: "/data"}
+		}
+		r.reconcile("pay", r.service("pay", persistent))
+		r.accept("pay")
+		r.running("pay")
+		claim := &corev1.PersistentVolumeClaim{}
+		Expect(exists(claim, "pay-data")).To(BeTrue())
+		r.judge("pay", metav1.Condition{Type: "Accepted", Status: metav1.ConditionFalse, Reason: "IDClaimed", Message: "it belongs to another"})
+		r.reconcile("pay", claim)
+		Expect(r.says("pay", "WorkloadReady")).To(Equal("False NotAccepted"))
+		Expect(live.Delete(r.ctx, claim)).To(Succeed())
+		Expect(exists(claim, "pay-data")).To(BeTrue())
+		r.reconcile("pay", claim)
+		Expect(r.says("pay", "WorkloadReady")).To(Equal("False VolumeTerminating"))
+		Expect(r.message("pay", "WorkloadReady")).To(ContainSubstring("Besides, what runs stays as it is"))
+	})
+
 	It("needs no proxy with dataPlane Library, and no pod with no replicas", func() {
 		r.reconcile("pay", r.service("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
 			spec.DataPlane, spec.Workload.PolicySupport = meshv1alpha1.DataPlaneLibrary, meshv1alpha1.PolicySupportEnforced
