@@ -127,7 +127,7 @@ func qualify(registered *metav1.Condition, o outcome) {
 		registered.Message += "; " + words
 	}
 	if len(o.again) > 0 {
-		registered.Message += "; these nodes were registered again under running pods, and the entries of the old ones stay: " + names(o.again)
+		registered.Message += "; these nodes were registered again, and the entries of the old ones stay until their agents have attested again: " + names(o.again)
 	}
 	if len(o.unnamed) > 0 {
 		registered.Message += "; more Services select its pods than a certificate has names of, and these are left out: " + names(o.unnamed)

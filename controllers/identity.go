@@ -35,6 +35,8 @@ type IdentityOptions struct {
 	BrakeShare float64
 	// DefaultTTL and CATTL are default_x509_svid_ttl and ca_ttl of the SPIRE server.
 	DefaultTTL, CATTL time.Duration
+	// AgentTTL is agent_ttl of the SPIRE server: by then an agent has attested again.
+	AgentTTL time.Duration
 	// RetryInterval is the longest pause before a call is tried again that failed by itself, or that SPIRE refused.
 	RetryInterval time.Duration
 	Clock         clock.PassiveClock
@@ -65,7 +67,7 @@ func NewIdentities(c client.Client, recorder events.EventRecorder, o IdentityOpt
 			Refusals:   &backoff.Refusals{Most: o.RetryInterval, Clock: o.Clock},
 			Census:     NewCensus(o.Registerer, surplus),
 			Events:     recorder,
-			DefaultTTL: o.DefaultTTL, CATTL: o.CATTL, RetryInterval: o.RetryInterval,
+			DefaultTTL: o.DefaultTTL, CATTL: o.CATTL, AgentTTL: o.AgentTTL, Clock: o.Clock, RetryInterval: o.RetryInterval,
 		},
 		Nodes: &NodeReconciler{Client: c, Cluster: o.Cluster, SPIRE: o.SPIRE, Surplus: surplus, Witness: witness},
 		Brake: &BrakeReconciler{Client: c, Brake: brake, Events: recorder},

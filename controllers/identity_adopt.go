@@ -161,7 +161,12 @@ func (r *ServiceIdentityReconciler) covered(ctx context.Context, object *meshv1a
 		return nil, err
 	}
 	for _, entry := range theirs {
-		if why := spire.Uncovered(r.Cluster, o.want, entry.Entry, pods); why != "" {
+		why := spire.Uncovered(r.Cluster, o.want, entry.Entry, pods)
+		if node, left := spire.Attesting(o.nodes, entry.Entry, r.AgentTTL, r.Clock.Now()); why == "" && left > 0 && entry.ParentID != r.Cluster.ClusterAlias().String() {
+			why = "it is below an agent that may be the one of Node " + node.Name + ", which is known by the UID of an earlier Node until it attests again: by " +
+				node.Registered.Add(r.AgentTTL).UTC().Format(time.RFC3339)
+		}
+		if why != "" {
 			o.adoption.stays = append(o.adoption.stays, entry.ID+" ("+why+")")
 		} else {
 			ready = append(ready, entry)

@@ -30,6 +30,7 @@ var _ = Describe("adopting entries of somebody else's", func() {
 		object, workload = identity(ns, "pay"), pod(ns, "pay", on.Name)
 		key = mesh.KeyOf(object)
 		r.settle(ns, on, workload, object)
+		r.clock.Step(agentTTL + time.Minute) // the Node was there long before
 	})
 	// made makes an entry as somebody else would, with the identity's SPIFFE ID.
 	made := func(id, parent string, selectors ...string) {
@@ -244,6 +245,43 @@ var _ = Describe("adopting entries of somebody else's", func() {
 		r.clock.Step(grace)
 		r.reconcile(key)
 		Expect(r.entries()).To(And(HaveKey(entryID(object, on)), Not(HaveKey("in-the-way"))))
+	})
+
+	It("leaves one alone whose agent may run on a Node that was registered again, until it has attested again", func() {
+		made("by-uid", "/spire/agent/k8s_psat/main/"+string(on.UID), "ns:"+ns.Name, "sa:pay")
+		old := on.DeepCopy()
+		gone(on)
+		r.settle(old)
+		registerAgain(on)
+		r.clock.SetTime(on.CreationTimestamp.Time)
+		r.reconcile(key, on)
+		adopt("*")
+		Expect(r.reconcile(key).RequeueAfter).To(Equal(retry))
+		r.clock.Step(agentTTL - time.Second)
+		r.reconcile(key)
+		Expect(r.message(key, "Registered")).To(ContainSubstring("by-uid (it is below an agent that may be the one of Node " + on.Name))
+		Expect(r.entries()).To(HaveKey("by-uid"))
+		r.clock.Step(time.Second)
+		Expect(r.reconcile(key).RequeueAfter).To(Equal(grace))
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).To(And(HaveKey(entryID(object, on)), Not(HaveKey("by-uid"))))
+	})
+
+	It("counts the grace time of one below an agent that goes by its pod from our newest entry", func() {
+		second := node()
+		made("by-pod", "/spire/agent/k8s_psat/main/"+string(workload.UID), "ns:"+ns.Name, "sa:pay")
+		r.reconcile(key)
+		adopt("*")
+		r.reconcile(key)
+		r.clock.Step(grace - time.Second)
+		r.reconcile(key, second, pod(ns, "pay", second.Name))
+		r.clock.Step(time.Second)
+		r.reconcile(key)
+		Expect(r.entries()).To(HaveKey("by-pod"))
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.entries()).To(And(HaveKey(entryID(object, second)), Not(HaveKey("by-pod"))))
 	})
 
 	It("never takes an entry of another cluster's paymesh for one to adopt, and shows in a dry run what would go", func() {

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -65,6 +66,9 @@ type ServiceIdentityReconciler struct {
 	DefaultTTL time.Duration
 	// CATTL is how long the SPIRE server's X.509 CA lives, which bounds its SVIDs: ca_ttl of the SPIRE server.
 	CATTL time.Duration
+	// AgentTTL is how long it takes at most until the agent of a node has attested again: agent_ttl of the SPIRE server.
+	AgentTTL time.Duration
+	Clock    clock.PassiveClock
 	// RetryInterval is how long to wait before a call that failed by itself, or a deletion that SPIRE refused, is tried again:
 	// nothing tells when that ends.
 	RetryInterval time.Duration

@@ -151,6 +151,22 @@ var _ = Describe("reconciling a ServiceIdentity", func() {
 		Expect(r.message(key, "Registered")).To(ContainSubstring("a-node-that-is-not-shown"))
 	})
 
+	It("counts the grace time of an entry anew whose pod was back while another node was not shown", func() {
+		ns, known := namespace(""), node()
+		object, on := identity(ns, "pay"), pod(ns, "pay", known.Name)
+		key := mesh.KeyOf(object)
+		r.reconcile(key, ns, known, on, object)
+		gone(on)
+		Expect(r.reconcile(key, on).RequeueAfter).To(Equal(grace))
+		elsewhere, back := pod(ns, "pay", "a-node-that-is-not-shown"), pod(ns, "pay", known.Name)
+		r.reconcile(key, elsewhere, back)
+		r.clock.Step(2 * grace)
+		gone(elsewhere)
+		gone(back)
+		Expect(r.reconcile(key, elsewhere, back).RequeueAfter).To(Equal(grace))
+		Expect(r.entries()).To(HaveKey(entryID(object, known)))
+	})
+
 	It("registers nothing for a path that is not granted, everything once it is, and nothing again when the grant is taken back", func() {
 		ns, node := namespace(""), node()
 		object := identity(ns, "pay", path("/pay-"+ns.Name))
@@ -473,6 +489,23 @@ var _ = Describe("reconciling a Node", func() {
 		r.clock.Step(grace)
 		Expect(r.nodes.Reconcile(r.ctx, object.UID)).To(Equal(ctrl.Result{}))
 		Expect(r.entries()).To(BeEmpty())
+	})
+
+	It("makes the alias of a node that is not shown again, where somebody deletes it under entries that stay", func() {
+		r := newRig()
+		ns, on := namespace(""), node()
+		object := identity(ns, "pay")
+		r.reconcile(mesh.KeyOf(object), ns, on, pod(ns, "pay", on.Name), object)
+		Expect(r.nodes.Reconcile(r.ctx, on.UID)).To(Equal(ctrl.Result{}))
+		gone(on)
+		r.settle(on)
+		_, err := r.spire.Entries.BatchDeleteEntry(r.ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{aliasID(on)}})
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func() map[string]*spiretypes.Entry {
+			_, err := r.nodes.Reconcile(r.ctx, on.UID)
+			Expect(err).NotTo(HaveOccurred())
+			return r.entries()
+		}).Should(HaveKey(aliasID(on)))
 	})
 
 	It("takes away an alias whose node nobody has seen only where nothing hangs on it", func() {

@@ -48,6 +48,17 @@ var _ = Describe("a grant of which a part is no path", func() {
 		Expect(r.condition(key, "Accepted")).To(Equal("False PathNotGranted"))
 	})
 
+	It("takes a path away that was taken out, where the part that cannot be read did not mean it", func() {
+		ns, on := namespace("/pay"), node()
+		object := identity(ns, "pay", path("/pay"))
+		key := mesh.KeyOf(object)
+		r.reconcile(key, ns, on, object, pod(ns, "pay", on.Name))
+		grant(ns, "ledger")
+		r.reconcile(key)
+		Expect(r.condition(key, "Accepted")).To(Equal("False PathNotGranted"))
+		Expect(r.entries()).NotTo(HaveKey(entryID(object, on)))
+	})
+
 	It("judges a new claim by the parts that can be read, and names the one that cannot", func() {
 		ns, on := namespace("ledger,/pay"), node()
 		granted, refused := identity(ns, "pay", path("/pay")), identity(ns, "ledger", path("/ledger"))

@@ -86,7 +86,7 @@ func tryManager(config *rest.Config, server *lab.SPIREServer, faults ...func(*fa
 	added, err := controllers.AddIdentities(ctx, mgr, controllers.IdentityOptions{
 		Cluster: clusterID, SPIRE: m.entries, Namespace: m.operator.Name, Grace: shortGrace,
 		BrakeCount: retention.LeastBrakeCount, BrakeShare: retention.DefaultBrakeShare,
-		DefaultTTL: time.Hour, CATTL: 24 * time.Hour, RetryInterval: audit, Clock: clock.RealClock{},
+		DefaultTTL: time.Hour, CATTL: 24 * time.Hour, AgentTTL: time.Hour, RetryInterval: audit, Clock: clock.RealClock{},
 	})
 	Expect(err).NotTo(HaveOccurred())
 	m.brake = added.Brake.Brake

@@ -47,6 +47,11 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 	switch {
 	case len(nodes.Items) > 0:
 		r.Witness.Saw(owner)
+	case len(held) == 0 && r.orphans(owner):
+		// The node is not shown, and somebody deleted its alias under entries that stay: it is made again, without the name.
+		lost := *metadataOf("Node")
+		lost.UID = owner.NodeUID
+		nodes.Items = append(nodes.Items, lost)
 	case len(held) == 0:
 		r.Witness.Left(owner)
 	case r.SPIRE.HasChildren(held[0].SPIFFEID):
@@ -76,6 +81,12 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 		return ctrl.Result{}, fmt.Errorf("register the alias of the Node with UID %s: %s", uid, why)
 	}
 	return result, nil
+}
+
+// orphans reports whether entries hang on the alias of a node that this manager has seen.
+func (r *NodeReconciler) orphans(owner spire.Owner) bool {
+	alias, err := r.Cluster.NodeAlias(owner.NodeUID)
+	return err == nil && r.Witness.Knows(owner) && r.SPIRE.HasChildren(alias.String())
 }
 
 // SetupWithManager registers the controller and what wakes it: nodes that come or go, and SPIRE.

@@ -220,11 +220,11 @@ var _ = Describe("what nobody asked to delete", Ordered, func() {
 	})
 
 	It("stays: an identity whose Node was deleted and registered again, while its agent and its pods run on", func() {
-		object, workload, svids := use("again")
+		object, _, svids := use("again")
 		registered(object, "True Registered")
 		before := of(object)
 		Expect(live.Delete(ctx, on.DeepCopy())).To(Succeed())
-		registerAgain(on, workload)
+		registerAgain(on)
 		registered(object, "True Registered")
 		Eventually(entries).Should(HaveKey(entryID(object, on)))
 		kept(before, svids)

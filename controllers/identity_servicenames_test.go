@@ -99,6 +99,25 @@ var _ = Describe("an identity that is named after Services", func() {
 		Expect(r.entries()[entryID(object, one)].GetDnsNames()).To(BeEmpty())
 	})
 
+	It("keeps a name, where there are too many, whose pod restarts: no other takes its place meanwhile", func() {
+		ns, on := namespace(""), node()
+		object := identity(ns, "db", serviceDNSNames)
+		key := mesh.KeyOf(object)
+		restarting := labelled(pod(ns, "db", on.Name), "db-0")
+		r.settle(restarting, labelled(pod(ns, "db", on.Name), "db"), selecting(ns, "a", "db-0"))
+		for _, name := range "bcdefghijklmnopq" {
+			r.settle(selecting(ns, string(name), "db"))
+		}
+		r.reconcile(key, ns, on, object)
+		writes, before := r.writes(), r.entries()[entryID(object, on)].GetDnsNames()
+		gone(restarting)
+		Expect(r.reconcile(key, restarting).RequeueAfter).To(Equal(grace))
+		r.reconcile(key, labelled(pod(ns, "db", on.Name), "db-0"))
+		Expect(r.writes()).To(Equal(writes))
+		Expect(r.entries()[entryID(object, on)].GetDnsNames()).To(Equal(before))
+		Expect(before).To(ContainElement("a"))
+	})
+
 	It("says which Services it is not named after where there are too many", func() {
 		ns, on := namespace(""), node()
 		object := identity(ns, "pay", serviceDNSNames)

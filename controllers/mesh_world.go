@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/descriptor"
 	"github.com/jia-app/paymesh/internal/mesh"
 )
 
@@ -59,6 +60,9 @@ type World struct {
 	Client, Live client.Reader
 	Cluster      mesh.ClusterID
 
+	// descriptors remembers, from one Build to the next, what the descriptor sets in ConfigMaps say.
+	descriptors descriptor.Cache
+
 	mu    sync.Mutex
 	files map[types.NamespacedName]*file
 	// swept is how many files were left when it was last looked which of them anybody refers to.
@@ -81,7 +85,7 @@ const (
 // Of reads what the Mesh of one key is built from. What does not exist is left out, and the model says so; what cannot be
 // read is an error.
 func (w *World) Of(ctx context.Context, key mesh.ProxyKey) (mesh.Objects, error) {
-	n := neighbourhood{world: w, objects: mesh.Objects{Cluster: w.Cluster, Asked: key}, services: sets.New[types.NamespacedName](), gateways: sets.New[types.NamespacedName]()}
+	n := neighbourhood{world: w, objects: mesh.Objects{Cluster: w.Cluster, Asked: key, Descriptors: &w.descriptors}, services: sets.New[types.NamespacedName](), gateways: sets.New[types.NamespacedName]()}
 	var err error
 	if key.Kind == mesh.KindMeshGateway {
 		err = n.gateway(ctx, key.NamespacedName)

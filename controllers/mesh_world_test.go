@@ -14,6 +14,7 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
+	"github.com/jia-app/paymesh/internal/descriptor"
 	"github.com/jia-app/paymesh/internal/mesh"
 )
 
@@ -98,6 +99,16 @@ var _ = Describe("the neighbourhood of a key", func() {
 		Expect(found(mesh.KindMeshGateway, "public").Services).To(ConsistOf("middle", "rival"))
 		Expect(found(mesh.KindMeshService, "stranger").Services).To(ConsistOf("stranger"))
 		Expect(found(mesh.KindMeshService, "nobody").Services).To(BeEmpty())
+	})
+
+	It("hands on to each Build what those before it have read of descriptor sets", func() {
+		of := func(kind string) *descriptor.Cache {
+			objects, err := world.Of(context.Background(), mesh.ProxyKey{Kind: kind, NamespacedName: types.NamespacedName{Namespace: ns.Name, Name: "nobody"}})
+			Expect(err).NotTo(HaveOccurred())
+			return objects.Descriptors
+		}
+		Expect(of(mesh.KindMeshService)).NotTo(BeNil())
+		Expect(of(mesh.KindMeshService)).To(BeIdenticalTo(of(mesh.KindMeshGateway)))
 	})
 
 	It("reads a ConfigMap past the cache once for each of its versions", func() {

@@ -251,17 +251,6 @@ func (r *ServiceIdentityReconciler) observePods(ctx context.Context, object *mes
 	return nil
 }
 
-// onNodes are the entries whose node the API server shows. Those of a Node that was registered again stay: the agent there
-// has the UID of the old one until it attests again, and nothing tells which of those that are not shown that is.
-func (r *ServiceIdentityReconciler) onNodes(ctx context.Context, ids []string) []string {
-	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
-		nodes := &metav1.PartialObjectMetadataList{}
-		nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
-		err := r.Client.List(ctx, nodes, client.MatchingFields{byUID: spire.NodeOf(id)})
-		return err != nil || len(nodes.Items) == 0
-	})
-}
-
 // metadataOf is an empty object of a core kind of which only the metadata is read, watched and kept.
 func metadataOf(kind string) *metav1.PartialObjectMetadata {
 	object := &metav1.PartialObjectMetadata{}

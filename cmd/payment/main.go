@@ -9,10 +9,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/jia-app/paymesh/payment/config"
+	"github.com/jia-app/paymesh/payment/process"
 	"github.com/jia-app/paymesh/payment/server"
 )
 
@@ -40,20 +39,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "payment:\n%v\n", err)
 		return 2
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
-	log := slog.New(slog.NewJSONHandler(stdout, nil))
-	if err := serve(ctx, c, log); err != nil {
-		log.Error("the payment service ends", "error", err.Error())
-		return 1
-	}
-	return 0
-}
-
-func serve(ctx context.Context, c config.Config, log *slog.Logger) error {
-	s, err := server.New(ctx, c, log)
-	if err != nil {
-		return err
-	}
-	return s.Run(ctx)
+	return process.Main(stdout, "payment service", func(ctx context.Context, log *slog.Logger) error {
+		s, err := server.New(ctx, c, log)
+		if err != nil {
+			return err
+		}
+		return s.Run(ctx)
+	})
 }

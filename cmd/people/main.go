@@ -9,10 +9,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/jia-app/paymesh/payment/people"
+	"github.com/jia-app/paymesh/payment/process"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -43,14 +42,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "people:", err)
 		return 2
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
-	o.Log = slog.New(slog.NewJSONHandler(stdout, nil))
-	if err := serve(ctx, o); err != nil {
-		o.Log.Error("the service ends", "error", err.Error())
-		return 1
-	}
-	return 0
+	return process.Main(stdout, "service", func(ctx context.Context, log *slog.Logger) error {
+		o.Log = log
+		s, err := people.New(ctx, o)
+		if err != nil {
+			return err
+		}
+		return s.Run(ctx)
+	})
 }
 
 func read(path string) (people.Data, error) {
@@ -58,12 +57,4 @@ func read(path string) (people.Data, error) {
 		return people.Default()
 	}
 	return people.Load(path)
-}
-
-func serve(ctx context.Context, o people.Options) error {
-	s, err := people.New(ctx, o)
-	if err != nil {
-		return err
-	}
-	return s.Run(ctx)
 }

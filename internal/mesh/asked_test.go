@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/jia-app/paymesh/internal/corpus"
+	"github.com/jia-app/paymesh/internal/descriptor"
 	"github.com/jia-app/paymesh/internal/mesh"
 )
 
@@ -60,18 +61,26 @@ func TestADescriptorSetIsReadOnlyForItsServiceAndForARouteThatIsServed(t *testin
 		e.add(service.namespace, service.name, 1000, shop, sets[service.name])
 	}
 	e.service("callee").Spec.Expose = nil
-	e.Asked = mesh.ProxyKey{Kind: mesh.KindMeshGateway, NamespacedName: publicGateway}
-	mesh.Build(e.Objects)
-	for name, want := range map[string]bool{"served": true, "unadmitted": false, "callee": false} {
-		if got := mesh.HasRead(sets[name]); got != want {
-			t.Errorf("for the gateway, the descriptor set of %s was read: %v", name, got)
-		}
-	}
-	e.Asked = mesh.ProxyKey{Kind: mesh.KindMeshService, NamespacedName: types.NamespacedName{Namespace: "strangers", Name: "unadmitted"}}
-	mesh.Build(e.Objects)
-	for name, want := range map[string]bool{"unadmitted": true, "callee": false} {
-		if got := mesh.HasRead(sets[name]); got != want {
-			t.Errorf("for the stranger, the descriptor set of %s was read: %v", name, got)
+	for _, test := range []struct {
+		asked mesh.ProxyKey
+		read  map[string]bool
+	}{
+		{mesh.ProxyKey{Kind: mesh.KindMeshGateway, NamespacedName: publicGateway}, map[string]bool{"served": true, "unadmitted": false, "callee": false}},
+		{
+			mesh.ProxyKey{Kind: mesh.KindMeshService, NamespacedName: types.NamespacedName{Namespace: "strangers", Name: "unadmitted"}},
+			map[string]bool{"unadmitted": true, "callee": false},
+		},
+	} {
+		e.Asked, e.Descriptors = test.asked, &descriptor.Cache{}
+		mesh.Build(e.Objects)
+		for name, want := range test.read {
+			before := e.Descriptors.Work().Parsed
+			if _, err := e.Descriptors.Read(sets[name]); err != nil {
+				t.Fatal(err)
+			}
+			if got := e.Descriptors.Work().Parsed == before; got != want {
+				t.Errorf("for %s, the descriptor set of %s was read: %v", test.asked, name, got)
+			}
 		}
 	}
 }

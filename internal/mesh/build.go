@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/descriptor"
 )
 
 // Objects are what a Mesh is built from: one key and its neighbours, as read from the API server, and what SPIRE is known
@@ -48,6 +49,9 @@ type Objects struct {
 	Gateways []meshv1alpha1.MeshGateway `json:"gateways,omitempty"`
 	// ConfigMaps are those that Services and Gateways refer to.
 	ConfigMaps []corev1.ConfigMap `json:"configMaps,omitempty"`
+	// Descriptors remembers what descriptor sets say from one Build to the next, which changes nothing but the work. Nil, there
+	// is one for this Build.
+	Descriptors *descriptor.Cache `json:"-"`
 }
 
 // Incumbents are the identities that SPIRE holds entries of.
@@ -111,8 +115,7 @@ func find[T any](sorted []T, key types.NamespacedName, keyOf func(T) types.Names
 
 type builder struct {
 	Objects
-	nodes      map[string]Node        // by name
-	registered map[string]metav1.Time // when each of nodes was, by name
+	nodes      map[string]Node // by name
 	identities map[types.NamespacedName]*meshv1alpha1.ServiceIdentity
 	configMaps map[types.NamespacedName]*corev1.ConfigMap
 	services   []*service // sorted by key, and by it
@@ -128,12 +131,14 @@ func newBuilder(objects Objects) *builder {
 	b := &builder{
 		Objects:    objects,
 		nodes:      map[string]Node{},
-		registered: map[string]metav1.Time{},
 		identities: map[types.NamespacedName]*meshv1alpha1.ServiceIdentity{},
 		configMaps: map[types.NamespacedName]*corev1.ConfigMap{},
 		service:    map[types.NamespacedName]*service{},
 		gateway:    map[types.NamespacedName]*gateway{},
 		grants:     map[string]grant{},
+	}
+	if b.Descriptors == nil {
+		b.Descriptors = &descriptor.Cache{}
 	}
 	for i := range objects.Identities {
 		b.identities[keyOf(&objects.Identities[i])] = &objects.Identities[i]
@@ -150,8 +155,8 @@ func (b *builder) addNodes() {
 		if err != nil {
 			continue // the API server makes UIDs of hexadecimal digits and hyphens; its pods count as on an unknown node
 		}
-		node := Node{Name: object.Name, UID: object.UID, Alias: alias}
-		b.nodes[node.Name], b.registered[node.Name] = node, object.CreationTimestamp
+		node := Node{Name: object.Name, UID: object.UID, Alias: alias, Registered: object.CreationTimestamp}
+		b.nodes[node.Name] = node
 		b.mesh.Nodes = append(b.mesh.Nodes, node)
 	}
 	slices.SortFunc(b.mesh.Nodes, compareNodes)
@@ -180,10 +185,10 @@ func (b *builder) claims() map[string][]*meshv1alpha1.ServiceIdentity {
 }
 
 // keeps reports whether an identity keeps a path though nothing that can be read grants it: where a part of its namespace's
-// grant cannot be read, it is not known that somebody took it back. Nothing but the status tells an accepted identity from
+// grant cannot be read and may have meant the path, it is not known that somebody took it back. Nothing but the status tells an accepted identity from
 // one whose entries have not gone yet; where it does not say, there was no time since to take anything back.
 func (b *builder) keeps(object *meshv1alpha1.ServiceIdentity, problem Problem, granted grant) bool {
-	if problem.Reason != meshv1alpha1.ReasonPathNotGranted || len(granted.unread) == 0 {
+	if path, err := b.Cluster.Path(object); err != nil || problem.Reason != meshv1alpha1.ReasonPathNotGranted || !granted.mayCover(path) {
 		return false
 	}
 	accepted := meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionAccepted)
@@ -274,7 +279,7 @@ func (b *builder) federate(identity *Identity, with []meshv1alpha1.TrustDomain) 
 
 // place finds the nodes that run pods of the identity.
 func (b *builder) place(identity *Identity) {
-	nodes, again, unknown := map[types.UID]Node{}, sets.New[string](), sets.New[string]()
+	nodes, unknown := map[types.UID]Node{}, sets.New[string]()
 	for i := range b.Pods {
 		pod := &b.Pods[i]
 		if !identity.Selects(pod) || !occupies(pod) {
@@ -282,9 +287,6 @@ func (b *builder) place(identity *Identity) {
 		}
 		if node, ok := b.nodes[pod.Spec.NodeName]; ok {
 			nodes[node.UID] = node
-			if registered, bound := b.registered[node.Name], boundAt(pod); !bound.IsZero() && bound.Before(&registered) {
-				again.Insert(node.Name)
-			}
 		} else {
 			unknown.Insert(pod.Spec.NodeName)
 		}
@@ -293,17 +295,7 @@ func (b *builder) place(identity *Identity) {
 		identity.Nodes = append(identity.Nodes, node)
 	}
 	slices.SortFunc(identity.Nodes, compareNodes)
-	identity.NodesRegisteredAgain, identity.UnknownNodes = sets.List(again), sets.List(unknown)
-}
-
-// boundAt is when a pod was bound to its node: when it was scheduled or, where no scheduler was asked, created.
-func boundAt(pod *corev1.Pod) metav1.Time {
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionTrue {
-			return condition.LastTransitionTime
-		}
-	}
-	return pod.CreationTimestamp
+	identity.UnknownNodes = sets.List(unknown)
 }
 
 // Selects reports whether the pod gets the identity, wherever it runs.

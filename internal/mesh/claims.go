@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/descriptor"
 )
 
 // want is a path that a candidate wants under each of its host names, and what is served there.
@@ -173,17 +174,16 @@ func pathsOf(wants []want) []string {
 // wants are what the route wants under each of its host names.
 func (r Route) wants() []want {
 	var all []want
-	add := func(path, rpc string, native bool) {
-		all = append(all, want{path: path, native: native, rpc: rpc, pattern: parsePattern(path)})
+	add := func(httpMethod string, template descriptor.Template, rpc string, native bool) {
+		all = append(all, want{path: httpMethod + " " + template.Normal(), native: native, rpc: rpc, pattern: patternOf(httpMethod, template)})
 	}
 	for _, method := range r.Methods {
-		name := method.Service + "/" + method.Name
+		name := method.FullName()
 		for _, binding := range method.Bindings {
-			normal, _, _ := parseTemplate(binding.Template) // which has been checked
-			add(binding.HTTPMethod+" "+normal, name, false)
+			add(binding.HTTPMethod, binding.Template, name, false)
 		}
 		if r.GRPC {
-			add("POST /"+name, name, true)
+			add("POST", descriptor.NormalTemplate("/"+name), name, true)
 		}
 	}
 	return all

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/descriptor"
 	"github.com/jia-app/paymesh/internal/mesh"
 )
 
@@ -31,7 +32,7 @@ func newEdge(t testing.TB) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &edge{mesh.Objects{Cluster: cluster}}
+	e := &edge{mesh.Objects{Cluster: cluster, Descriptors: &descriptor.Cache{}}}
 	g := meshv1alpha1.MeshGateway{ObjectMeta: metav1.ObjectMeta{Namespace: publicGateway.Namespace, Name: publicGateway.Name}}
 	g.Spec.Listeners = []meshv1alpha1.GatewayListener{{Name: "https", Port: 443}}
 	g.Spec.JWT = []meshv1alpha1.JWTProvider{{Name: "users", Issuer: "i", Audiences: []string{"a"}, JWKS: meshv1alpha1.ConfigMapKey{ConfigMap: "jwks", Key: "k"}}}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/descriptor"
 )
 
 // candidate is an exposure that its gateway serves, unless somebody else has a path of it.
@@ -71,15 +72,11 @@ func (b *builder) addExposures() {
 }
 
 func (c *candidate) accept() {
-	var methods []string
-	for _, method := range c.route.Methods {
-		methods = append(methods, method.Service+"/"+method.Name)
-	}
 	c.served = true
 	c.gateway.Routes = append(c.gateway.Routes, c.route)
 	c.service.Rules = append(c.service.Rules, Rule{
 		Name: "expose:" + c.route.Name, ID: c.gateway.ID, Caller: Caller{Kind: KindMeshGateway, Key: c.gateway.Key},
-		Methods: methods, PortName: c.route.PortName,
+		Methods: c.route.methodNames(), PortName: c.route.PortName,
 	})
 }
 
@@ -157,7 +154,7 @@ func (b *builder) judgeGateway(g *gateway, s *service, exposure *meshv1alpha1.Ex
 	}
 	if !slices.ContainsFunc(g.JWT, func(provider JWTProvider) bool { return provider.Name == jwt }) {
 		return refuse(meshv1alpha1.ReasonJWTUnknown, ".auth.jwt", "MeshGateway %s has no jwt %q: choose one of those that it has (%s), or write there, in spec, jwt: [{name: %s, issuer: <issuer>, audiences: [<audience>], jwks: {configMap: <name>, key: <key>}}]",
-			g.Key, jwt, list(g.jwtNames()), jwt)
+			g.Key, jwt, cmp.Or(strings.Join(g.jwtNames(), ", "), "none"), jwt)
 	}
 	return nil
 }
@@ -173,29 +170,31 @@ func (b *builder) judgeMethods(s *service, exposure *meshv1alpha1.Exposure) ([]M
 	}
 	methods := map[string]Method{}
 	for _, name := range exposure.Methods {
-		service, found, err := s.api.expand(string(name))
+		found, err := s.api.Methods(string(name))
 		if err != nil {
 			return nil, refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%v", err)
 		}
-		for _, method := range found {
-			if !exposure.Transcode {
-				method.Bindings = nil
-			} else if refused := service.transcodable(method); refused != nil {
-				return nil, refused
+		for _, of := range found {
+			method := Method{Service: of.Service, Name: of.Name, Idempotency: of.Idempotency}
+			if exposure.Transcode {
+				if refused := transcodable(s.api, of); refused != nil {
+					return nil, refused
+				}
+				method.Bindings = of.Bindings
 			}
-			methods[method.Service+"/"+method.Name] = method.Method
+			methods[method.FullName()] = method
 		}
 	}
 	return sorted(methods), nil
 }
 
 // transcodable says why a method cannot be served as JSON; nil where it can.
-func (s *apiService) transcodable(method apiMethod) *refusal {
+func transcodable(set *descriptor.Set, method descriptor.Method) *refusal {
 	name := method.Service + "." + method.Name
-	switch {
-	case s.err != nil:
-		return refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%v", s.err)
-	case method.streams:
+	switch err := set.CheckBindings(method.Service); {
+	case err != nil:
+		return refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%v", err)
+	case method.Streams:
 		return refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%s streams, which JSON over HTTP cannot: leave it out, or expose it by protocols: [GRPC] in an exposure of its own", name)
 	case len(method.Bindings) == 0:
 		return refuse(meshv1alpha1.ReasonMethodUnknown, ".methods", "%s has no option google.api.http, which says at what path it is served as JSON: add the option, or leave the method out", name)

@@ -19,10 +19,11 @@ type grant struct {
 	corrected []string
 }
 
-// unreadGrant is a part that is no path, and why.
+// unreadGrant is a part that is no path, why, and what was probably meant; empty where that is no path either.
 type unreadGrant struct {
-	part string
-	err  error
+	part  string
+	err   error
+	meant string
 }
 
 // readGrant reads the value of the annotation that grants path prefixes to a namespace. What is not a path grants nothing.
@@ -38,12 +39,14 @@ func readGrant(annotation string) grant {
 			g.corrected = append(g.corrected, part)
 			continue
 		}
-		g.unread = append(g.unread, unreadGrant{part, err})
 		// The slashes are what people get wrong.
 		meant := "/" + strings.Join(strings.FieldsFunc(part, func(r rune) bool { return r == '/' }), "/")
 		if spiffeid.ValidatePath(meant) == nil {
 			g.corrected = append(g.corrected, meant)
+		} else {
+			meant = ""
 		}
+		g.unread = append(g.unread, unreadGrant{part, err, meant})
 	}
 	return g
 }
@@ -51,6 +54,11 @@ func readGrant(annotation string) grant {
 // covers reports whether a path is granted.
 func (g grant) covers(path string) bool {
 	return slices.ContainsFunc(g.prefixes, func(prefix string) bool { return covers(prefix, path) })
+}
+
+// mayCover reports whether a part that cannot be read may have been meant to grant a path.
+func (g grant) mayCover(path string) bool {
+	return slices.ContainsFunc(g.unread, func(unread unreadGrant) bool { return unread.meant == "" || covers(unread.meant, path) })
 }
 
 // complaint says which parts cannot be read; empty where all can.

@@ -60,9 +60,6 @@ type Identity struct {
 	ClusterWide bool `json:"clusterWide,omitempty"`
 	// Nodes are the nodes that run pods of the identity, sorted by UID.
 	Nodes []Node `json:"nodes,omitempty"`
-	// NodesRegisteredAgain are the names of those of Nodes that are younger than the binding of a pod: the Node that the pod was
-	// bound to was deleted, and its agent has the UID of that one until it attests again.
-	NodesRegisteredAgain []string `json:"nodesRegisteredAgain,omitempty"`
 	// UnknownNodes are the names of nodes that run pods of the identity and that the API server does not show (yet).
 	// While there are any, it is not known which entries nobody needs any more.
 	UnknownNodes []string `json:"unknownNodes,omitempty"`
@@ -74,6 +71,8 @@ type Node struct {
 	UID  types.UID `json:"uid"`
 	// Alias is the SPIFFE ID that stands for whatever SPIRE agent attests on this node: the parent of the node's entries.
 	Alias spiffeid.ID `json:"alias"`
+	// Registered is when the API server took up the Node.
+	Registered metav1.Time `json:"registered,omitzero"`
 }
 
 // Problem says why a part of an object is not in the Mesh. The other parts are.

@@ -101,7 +101,7 @@ func (e *edge) exposed(t *testing.T) (on map[string]bool, told string) {
 			for _, h := range route.Hostnames {
 				for _, method := range route.Methods {
 					for _, binding := range method.Bindings {
-						where := g.Key.Name + " " + h + " " + binding.Template
+						where := g.Key.Name + " " + h + " " + binding.Template.String()
 						if other := at[where]; other != "" && other != route.Service.Name {
 							t.Errorf("two are served at %s: %s and %s", where, other, route.Service.Name)
 						}

@@ -1,8 +1,12 @@
 package mesh
 
-import "strings"
+import (
+	"strings"
 
-// pattern is what a path of a claim matches: a template in its normal form (parseTemplate), as a gateway's routes have it.
+	"github.com/jia-app/paymesh/internal/descriptor"
+)
+
+// pattern is what a path of a claim matches, as a gateway's routes have it.
 type pattern struct {
 	method   string   // the HTTP method
 	segments []string // literals, and * for any one; without a last **
@@ -10,15 +14,18 @@ type pattern struct {
 	open     bool // with **: whatever follows the segments, nothing included
 }
 
-// parsePattern takes apart an HTTP method, a space and a template in its normal form.
-func parsePattern(path string) pattern {
-	method, template, _ := strings.Cut(path, " ")
-	template, verb, _ := strings.Cut(strings.TrimPrefix(template, "/"), ":")
-	p := pattern{method: method, segments: strings.Split(template, "/"), verb: verb}
-	if last := len(p.segments) - 1; p.segments[last] == "**" {
-		p.segments, p.open = p.segments[:last], true
+func patternOf(httpMethod string, template descriptor.Template) pattern {
+	p := pattern{method: httpMethod, segments: template.Segments, verb: template.Verb, open: template.Open()}
+	if p.open {
+		p.segments = p.segments[:len(p.segments)-1]
 	}
 	return p
+}
+
+// parsePattern is the pattern of a path as it is recorded: the HTTP method, a space, and a template in its normal form.
+func parsePattern(path string) pattern {
+	httpMethod, normal, _ := strings.Cut(path, " ")
+	return patternOf(httpMethod, descriptor.NormalTemplate(normal))
 }
 
 // last is the last segment.

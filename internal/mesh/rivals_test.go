@@ -31,7 +31,7 @@ func (e *edge) served(t *testing.T) (paths map[string]string, told string) {
 	for _, route := range g.Routes {
 		for _, method := range route.Methods {
 			for _, binding := range method.Bindings {
-				paths[binding.Template] = route.Service.Name + "/" + route.Name
+				paths[binding.Template.String()] = route.Service.Name + "/" + route.Name
 			}
 		}
 	}

@@ -134,9 +134,9 @@ func (c *candidate) size(shared bool) int {
 func (c *candidate) measure(shared bool) int {
 	size := 0
 	if c.route.Transcode && !shared {
-		size += apis.sizeOf(c.service.api, c.service.descriptors, c.route.Methods)
+		size += c.service.api.SizeOfCut(c.route.methodNames()...)
 	}
-	for i, method := range c.route.Methods {
+	for _, method := range c.route.Methods {
 		if size > gatewayRoom {
 			break
 		}
@@ -148,10 +148,10 @@ func (c *candidate) measure(shared bool) int {
 		}
 		each := routeSize
 		if shared {
-			each += apis.sizeOf(c.service.api, c.service.descriptors, c.route.Methods[i:i+1])
+			each += c.service.api.SizeOfCut(method.FullName())
 		}
 		for _, binding := range method.Bindings {
-			size += each + len(binding.Template)
+			size += each + len(binding.Template.String())
 		}
 	}
 	return size
@@ -160,7 +160,7 @@ func (c *candidate) measure(shared bool) int {
 // describe gives the exposure its descriptors.
 func (c *candidate) describe() {
 	if c.route.Descriptors == nil {
-		c.route.Descriptors = apis.cut(c.service.api, c.service.descriptors, c.route.Methods)
+		c.route.Descriptors = c.service.api.Cut(c.route.methodNames()...)
 	}
 }
 
@@ -170,7 +170,7 @@ func (c *candidate) describeEach() {
 		return
 	}
 	c.described = true
-	for i := range c.route.Methods {
-		c.route.Methods[i].Descriptors = apis.cut(c.service.api, c.service.descriptors, c.route.Methods[i:i+1])
+	for i, method := range c.route.Methods {
+		c.route.Methods[i].Descriptors = c.service.api.Cut(method.FullName())
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/descriptor"
 )
 
 // The kinds, as problems and proxies name them.
@@ -205,9 +206,9 @@ type Route struct {
 type Method struct {
 	// Service and Name make the path /Service/Name, as in payment.v1.PaymentService and CreatePayment. Name is * for all
 	// methods of a service of which no descriptor set tells; then it has no Bindings.
-	Service  string    `json:"service"`
-	Name     string    `json:"name"`
-	Bindings []Binding `json:"bindings,omitempty"`
+	Service  string               `json:"service"`
+	Name     string               `json:"name"`
+	Bindings []descriptor.Binding `json:"bindings,omitempty"`
 	// Idempotency is the method's idempotency_level: NO_SIDE_EFFECTS, IDEMPOTENT, or empty where nothing is declared.
 	Idempotency string `json:"idempotency,omitempty"`
 	// Descriptors are those of the method alone, where its exposure shares a host name with others that are transcoded: the
@@ -215,10 +216,15 @@ type Method struct {
 	Descriptors []byte `json:"-"`
 }
 
-// Binding is an HTTP method and a path template that mean a gRPC method (google.api.http).
-type Binding struct {
-	HTTPMethod string `json:"httpMethod"`
-	Template   string `json:"template"` // as in /v1/payments/{payment_id}
+// FullName is package.Service/Method.
+func (m Method) FullName() string { return m.Service + "/" + m.Name }
+
+func (r Route) methodNames() []string {
+	var names []string
+	for _, method := range r.Methods {
+		names = append(names, method.FullName())
+	}
+	return names
 }
 
 // ProxyKey names the object whose config a proxy gets.

@@ -27,15 +27,13 @@ func (b *builder) nameAfterServices(identity *Identity) {
 			selecting = append(selecting, service.Name)
 		}
 	}
-	if lingering := b.lingering(identity.Key, selecting); len(selecting)+len(lingering) <= maxNamedServices {
-		selecting, identity.LingeringServices = append(selecting, lingering...), lingering
+	identity.LingeringServices = b.lingering(identity.Key, selecting)
+	named := slices.Sorted(slices.Values(slices.Concat(selecting, identity.LingeringServices)))
+	if len(named) > maxNamedServices { // one that lingers keeps its place: it is likely to be back
+		identity.UnnamedServices = slices.DeleteFunc(named[maxNamedServices:], func(service string) bool { return !slices.Contains(selecting, service) })
+		named = named[:maxNamedServices]
 	}
-	slices.Sort(selecting)
-	if len(selecting) > maxNamedServices {
-		identity.UnnamedServices = selecting[maxNamedServices:]
-		selecting = selecting[:maxNamedServices]
-	}
-	for _, service := range selecting {
+	for _, service := range named {
 		short := service + "." + identity.Key.Namespace
 		forms := []string{service, short, short + ".svc"}
 		if b.ClusterDomain != "" {

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
+	"github.com/jia-app/paymesh/internal/descriptor"
 )
 
 // The labels that pods of services and gateways have beside mesh.jia.app/service or mesh.jia.app/gateway, as internal/workload
@@ -28,11 +30,10 @@ type service struct {
 	object *meshv1alpha1.MeshService
 	// identified is true where the service has an identity of its own.
 	identified bool
-	// api is what the descriptor set says, which is descriptors; nil where there is none, or none that can be read, which
-	// apiBroken tells apart. It is known once apiRead is true.
-	api                *api
+	// api is the descriptor set; nil where there is none, or none that can be read, which apiBroken tells apart. It is known once
+	// apiRead is true.
+	api                *descriptor.Set
 	apiRead, apiBroken bool
-	descriptors        []byte
 	// used are the allow rules, by name, that a caller in the Mesh makes use of.
 	used map[string]Caller
 	// recorded is where the service is recorded as being served.
@@ -78,6 +79,24 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 		b.readAPI(s)
 	}
 	return s
+}
+
+// readAPI reads the descriptor set of a service, if it names one.
+func (b *builder) readAPI(s *service) {
+	source := s.object.Spec.API
+	if source == nil || s.apiRead {
+		return
+	}
+	s.apiRead = true
+	raw, err := b.file(s.Key.Namespace, source.DescriptorSet)
+	if err == nil {
+		s.api, err = b.Descriptors.Read(raw)
+	}
+	if err != nil {
+		const field = "spec.api.descriptorSet"
+		s.apiBroken = true
+		b.report(s, meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonDescriptorInvalid, field, fmt.Sprintf("%s: %v", field, err))
+	}
 }
 
 func sourceOf(identity *meshv1alpha1.IdentitySource) meshv1alpha1.IdentitySource {

@@ -156,7 +156,7 @@ func TestNoTwoRoutesOfAGatewayHaveAPathUnderOneHostName(t *testing.T) {
 					for _, method := range route.Methods {
 						who := route.Service.String() + " " + route.Name + " " + method.Name
 						for _, binding := range method.Bindings {
-							claim(hostname+" "+binding.HTTPMethod+" "+variable.ReplaceAllStringFunc(binding.Template, func(text string) string {
+							claim(hostname+" "+binding.HTTPMethod+" "+variable.ReplaceAllStringFunc(binding.Template.String(), func(text string) string {
 								if pattern := variable.FindStringSubmatch(text)[2]; pattern != "" {
 									return pattern
 								}

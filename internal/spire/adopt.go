@@ -4,6 +4,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jia-app/paymesh/internal/mesh"
 )
@@ -64,14 +65,36 @@ func more(ours, theirs Entry) string {
 }
 
 // InPlaceOf are those of our entries by which the workloads of theirs have the SPIFFE ID: those for its node, or for all
-// nodes; all of them where theirs is for all nodes. The last part of the ID of a k8s_psat agent, and of an alias of ours, is
-// the UID of the node.
+// nodes; all of them where theirs is for all nodes, or for one that is not known. The last part of the ID of an alias of ours,
+// and of a k8s_psat agent, is the UID of the node; of an agent with use_pod_uid_for_agent_id it is that of its pod.
 func InPlaceOf(cluster mesh.ClusterID, ours []Held, theirs Entry) []Held {
-	everywhere, node := cluster.ClusterAlias().String(), path.Base(theirs.ParentID)
-	return slices.DeleteFunc(slices.Clone(ours), func(held Held) bool {
-		return theirs.ParentID != everywhere && held.ParentID != everywhere && path.Base(held.ParentID) != node
+	everywhere := cluster.ClusterAlias().String()
+	there := slices.DeleteFunc(slices.Clone(ours), func(held Held) bool {
+		return held.ParentID != everywhere && !sameNode(held.ParentID, theirs.ParentID)
 	})
+	if len(there) == 0 || theirs.ParentID == everywhere {
+		return ours
+	}
+	return there
 }
+
+// Attesting is the youngest of the nodes, where an entry of somebody else's is below an agent that none of them has the UID
+// of, and the node was registered within the lifetime of an agent's SVID: until that is over the agent may be the one of this
+// node, known by the UID that the node had before. Without it, nobody has to wait.
+func Attesting(nodes []mesh.Node, theirs Entry, agentTTL time.Duration, now time.Time) (youngest mesh.Node, left time.Duration) {
+	for _, node := range nodes {
+		if sameNode(node.Alias.String(), theirs.ParentID) {
+			return mesh.Node{}, 0
+		}
+		if l := node.Registered.Add(agentTTL).Sub(now); l > left {
+			youngest, left = node, l
+		}
+	}
+	return youngest, left
+}
+
+// sameNode reports whether two parents have the same last part.
+func sameNode(x, y string) bool { return path.Base(x) == path.Base(y) }
 
 // within reports whether all workloads below a parent run in the cluster: it is an agent that was attested as one of the
 // cluster's, or one of the aliases that stand for those.

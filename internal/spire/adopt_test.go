@@ -4,6 +4,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
@@ -89,15 +93,51 @@ func TestTheEntriesInPlaceOfAnotherAreThoseOnItsNode(t *testing.T) {
 		parent string
 		want   []spire.Held
 	}{
-		"below the node's agent":          {[]spire.Held{one, two}, "/spire/agent/k8s_psat/main/uid-2", []spire.Held{two}},
-		"below the node's alias":          {[]spire.Held{one, two}, "/paymesh/main/node/uid-1", []spire.Held{one}},
-		"below a node without one":        {[]spire.Held{one, two}, "/spire/agent/k8s_psat/main/uid-3", nil},
-		"below the cluster's alias":       {[]spire.Held{one, two}, "/paymesh/main/nodes", []spire.Held{one, two}},
-		"one for the cluster, any parent": {[]spire.Held{all}, "/spire/agent/k8s_psat/main/uid-1", []spire.Held{all}},
+		"below the node's agent":                                     {[]spire.Held{one, two}, "/spire/agent/k8s_psat/main/uid-2", []spire.Held{two}},
+		"below the node's alias":                                     {[]spire.Held{one, two}, "/paymesh/main/node/uid-1", []spire.Held{one}},
+		"below a node without one, or an agent that goes by its pod": {[]spire.Held{one, two}, "/spire/agent/k8s_psat/main/uid-3", []spire.Held{one, two}},
+		"below the cluster's alias":                                  {[]spire.Held{one, two}, "/paymesh/main/nodes", []spire.Held{one, two}},
+		"one for the cluster, any parent":                            {[]spire.Held{all}, "/spire/agent/k8s_psat/main/uid-1", []spire.Held{all}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := spire.InPlaceOf(cluster, c.ours, held("theirs", c.parent).Entry); !slices.EqualFunc(got, c.want, func(x, y spire.Held) bool { return x.ID == y.ID }) {
 				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestAnAgentIsAttestingWhereItsNodeIsYoungAndHasAnotherUID(t *testing.T) {
+	cluster, err := mesh.NewClusterID("jia.app", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Unix(1000, 0)
+	node := func(name string, uid types.UID, age time.Duration) mesh.Node {
+		alias, err := cluster.NodeAlias(uid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mesh.Node{Name: name, UID: uid, Alias: alias, Registered: metav1.NewTime(start.Add(-age))}
+	}
+	old, young, youngest := node("old", "01", 2*time.Hour), node("young", "02", 10*time.Minute), node("youngest", "03", time.Minute)
+	for name, c := range map[string]struct {
+		nodes []mesh.Node
+		agent string
+		node  string
+		left  time.Duration
+	}{
+		"no node":                     {nil, "09", "", 0},
+		"its own node":                {[]mesh.Node{old, young}, "02", "", 0},
+		"its own node, beside others": {[]mesh.Node{youngest, young}, "02", "", 0},
+		"old nodes":                   {[]mesh.Node{old}, "09", "", 0},
+		"a young node":                {[]mesh.Node{old, young}, "09", "young", 50 * time.Minute},
+		"the youngest of several":     {[]mesh.Node{youngest, young, old}, "09", "youngest", 59 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			node, left := spire.Attesting(c.nodes, spire.Entry{ParentID: "spiffe://jia.app/spire/agent/k8s_psat/main/" + c.agent}, time.Hour, start)
+			if node.Name != c.node || left != c.left {
+				t.Errorf("%q for %s, want %q for %s", node.Name, left, c.node, c.left)
 			}
 		})
 	}

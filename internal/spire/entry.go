@@ -141,11 +141,13 @@ func aliases(cluster mesh.ClusterID, nodes []mesh.Node) []Entry {
 	return entries
 }
 
-// alias is the entry by which whatever agent attests on the node has the node's alias, whatever the agent's own ID is.
+// alias is the entry by which whatever agent attests on the node has the node's alias, whatever the agent's own ID is. Its hint,
+// which no workload gets to see, keeps the name of the node for when the API server does not show it any more.
 func alias(cluster mesh.ClusterID, node mesh.Node) Entry {
 	return Entry{
 		ID: nodeAliasID(cluster.Name, node.UID), SPIFFEID: node.Alias.String(), ParentID: serverID(cluster),
 		Selectors: []string{"k8s_psat:agent_node_uid:" + string(node.UID), "k8s_psat:cluster:" + cluster.Name},
+		Hint:      node.Name,
 	}
 }
 

@@ -55,22 +55,17 @@ func (c *configCheck) variable(name string) (value string, set, known bool) {
 	return "", false, true
 }
 
-// line is one thing that payment/config says of a file.
-var line = regexp.MustCompile(`^(?:` + regexp.QuoteMeta(configFile) + `(?::\d+)?: ([^:\s]+): |the variable \S+, for (\S+) of ` + regexp.QuoteMeta(configFile) + `: )(?s:(.*))$`)
-
 // text has payment/config read the file as the process will.
 func (c *configCheck) text(text []byte) {
 	parsed, err := config.Parse(configFile, text, c.environment)
-	for _, err := range lines(err) {
-		found := line.FindStringSubmatch(err.Error())
-		switch {
-		case found == nil:
-			c.add(configField, err.Error())
-		case found[1] != "" && !c.hidden(found[1]):
-			c.add(configField+"."+found[1], found[3]+c.advice(found[1], found[3]))
-		case found[2] != "" && !c.hidden(found[2]):
-			c.add("spec.workload.env[name="+config.Variable(found[2])+"].value", "for "+found[2]+" of config.yaml "+found[3])
+	var invalid *config.InvalidError
+	switch {
+	case errors.As(err, &invalid):
+		for _, problem := range invalid.Problems {
+			c.report(problem)
 		}
+	case err != nil:
+		c.add(configField, err.Error())
 	}
 	if err == nil {
 		c.process.shutdownSeconds = int64(parsed.GRPC.ShutdownTimeoutSeconds)
@@ -82,6 +77,19 @@ func (c *configCheck) text(text []byte) {
 			c.add(configField, err.Error())
 		}
 		c.store(draft.Store.Path)
+	}
+}
+
+// report says of a field what payment/config says of a key.
+func (c *configCheck) report(p config.Problem) {
+	switch {
+	case p.Key == "" || strings.ContainsAny(p.Key, ": \t\n\f\r"): // it is about the whole, or its key would make no field that can be read
+		c.add(configField, p.String())
+	case c.hidden(p.Key):
+	case p.Variable != "":
+		c.add("spec.workload.env[name="+p.Variable+"].value", "for "+p.Key+" of config.yaml "+p.Text)
+	default:
+		c.add(configField+"."+p.Key, p.Text+c.advice(p.Key, p.Text))
 	}
 }
 
@@ -164,16 +172,4 @@ func (c *configCheck) overrides() {
 			}
 		}
 	}
-}
-
-// lines are the errors that were joined.
-func lines(err error) []error {
-	var joined interface{ Unwrap() []error }
-	if err == nil {
-		return nil
-	}
-	if !errors.As(err, &joined) {
-		return []error{err}
-	}
-	return joined.Unwrap()
 }

@@ -85,6 +85,7 @@ func TestWhatIsWrongWithAConfigIsNamedWithItsFieldAndTheRestIsRendered(t *testin
 	}{
 		"an unknown key":           {config: jwt + "store: {paht: /x}\n", want: []string{"spec.workload.config.store.paht | spec.workload.config.store.paht: unknown key; store has path"}},
 		"an unknown section":       {config: jwt + "shop: {}\n", want: []string{"spec.workload.config.shop: unknown key"}},
+		"what can be no key":       {config: jwt + "'store path': /x\n", want: []string{"spec.workload.config: config.yaml:25: store path: unknown key; the file has"}},
 		"a wrong type":             {config: jwt + "circuit_breaker: {failure_threshold: many}\n", want: []string{"spec.workload.config.circuit_breaker.failure_threshold: want a whole number"}},
 		"out of bounds":            {config: jwt + "store: {idempotency_retention_hours: 1}\n", want: []string{"spec.workload.config.store.idempotency_retention_hours: is 1: want 24"}},
 		"no section":               {config: jwt + "grpc: 5\n", want: []string{"spec.workload.config.grpc: want keys with values"}},

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/jia-app/paymesh/internal/descriptor"
 	"github.com/jia-app/paymesh/internal/mesh"
 )
 
@@ -87,7 +88,7 @@ func virtualHost(name string, served []mesh.Route) *routev3.VirtualHost {
 func transcodedRoutes(served []mesh.Route) []*routev3.Route {
 	type candidate struct {
 		route *routev3.Route
-		at    template
+		at    descriptor.Template
 		verb  string
 	}
 	var all []candidate
@@ -98,8 +99,7 @@ func transcodedRoutes(served []mesh.Route) []*routev3.Route {
 				translate = pack(transcoder(method.Descriptors, r.Methods[i:i+1]))
 			}
 			for _, binding := range method.Bindings {
-				at := parseTemplate(binding.Template)
-				match := at.matches()
+				match := matchTemplate(binding.Template)
 				match.Headers = []*routev3.HeaderMatcher{header(":method", exactly(binding.HTTPMethod)), notGRPC()}
 				route := routeTo(r, method, match)
 				route.TypedPerFilterConfig[bufferName] = buffered()
@@ -107,7 +107,7 @@ func transcodedRoutes(served []mesh.Route) []*routev3.Route {
 				if translate != nil {
 					route.TypedPerFilterConfig[transcoderName] = translate
 				}
-				all = append(all, candidate{route, at, binding.HTTPMethod})
+				all = append(all, candidate{route, binding.Template, binding.HTTPMethod})
 			}
 		}
 	}

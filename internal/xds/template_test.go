@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/jia-app/paymesh/internal/descriptor"
 )
 
 func TestATemplateMatchesJustWhatItSays(t *testing.T) {
@@ -22,7 +24,7 @@ func TestATemplateMatchesJustWhatItSays(t *testing.T) {
 		{"/v1/{name=files/**}", []string{"/v1/files", "/v1/files/a", "/v1/files/a/b/c"}, []string{"/v1/filesa", "/v1/files/", "/v1/files//a", "/v1"}},
 		{"/v1/a.b/{x}", []string{"/v1/a.b/1"}, []string{"/v1/aXb/1"}},
 	} {
-		match := parseTemplate(test.template).matches()
+		match := matchTemplate(parsed(t, test.template))
 		pattern := regexp.QuoteMeta(match.GetPath())
 		if match.GetSafeRegex() != nil {
 			pattern = match.GetSafeRegex().GetRegex()
@@ -41,13 +43,22 @@ func TestATemplateMatchesJustWhatItSays(t *testing.T) {
 	}
 }
 
+func parsed(t *testing.T, template string) descriptor.Template {
+	t.Helper()
+	got, err := descriptor.ParseTemplate(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
 func TestWhatMatchesLessComesFirst(t *testing.T) {
 	want := []string{
 		"/v1/payments/{id}:refund", "/v1/payments/search", "/v1/payments/{id=shelves/*}", "/v1/payments/{id}", "/v1/{kind}/{id}", "/v1/payments/{id=**}", "/v1/{id=**}",
 	}
 	got := slices.Clone(want)
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(got), func(i, j int) { got[i], got[j] = got[j], got[i] })
-	slices.SortFunc(got, func(x, y string) int { return compareTemplates(parseTemplate(x), parseTemplate(y)) })
+	slices.SortFunc(got, func(x, y string) int { return compareTemplates(parsed(t, x), parsed(t, y)) })
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

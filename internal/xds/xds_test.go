@@ -16,6 +16,7 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	transcoderv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_json_transcoder/v3"
 
+	"github.com/jia-app/paymesh/internal/descriptor"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/xds"
 )
@@ -115,7 +116,7 @@ func TestWhereExposuresShareAHostNameEachRouteHasTheDescriptorsOfItsMethod(t *te
 	route := func(name string, hostnames ...string) mesh.Route {
 		return mesh.Route{
 			Service: caller.Key, Name: name, ID: caller.ID, PortName: "grpc", Hostnames: hostnames, JWT: "users", Transcode: true, Descriptors: []byte("of " + name),
-			Methods: []mesh.Method{{Service: "shop.v1.Shop", Name: "Get", Bindings: []mesh.Binding{{HTTPMethod: "GET", Template: "/v1/" + name}}, Descriptors: []byte("of a method of " + name)}},
+			Methods: []mesh.Method{{Service: "shop.v1.Shop", Name: "Get", Bindings: []descriptor.Binding{{HTTPMethod: "GET", Template: descriptor.NormalTemplate("/v1/" + name)}}, Descriptors: []byte("of a method of " + name)}},
 		}
 	}
 	r := xds.Gateway(mesh.Gateway{

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,10 +10,10 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// Check says what is wrong with a configuration that was made and not read: one line for each key.
-func (c Config) Check() error { return errors.Join(c.problems()...) }
+// Check says what is wrong with a configuration that was made and not read: an InvalidError, with a line for each key.
+func (c Config) Check() error { return c.problems().err() }
 
-func (c Config) problems() []error {
+func (c Config) problems() problems {
 	var p problems
 	p.address("grpc.address", c.GRPC.Address)
 	p.address("http.address", c.HTTP.Address)
@@ -33,12 +32,6 @@ func (c Config) problems() []error {
 	p.required("auth.jwt.jwks_file", c.Auth.JWT.JWKSFile)
 	p.within("auth.jwt.leeway_seconds", c.Auth.JWT.LeewaySeconds, 0, 60)
 	return p
-}
-
-type problems []error
-
-func (p *problems) add(key, format string, args ...any) {
-	*p = append(*p, fmt.Errorf("%s: %s", key, fmt.Sprintf(format, args...)))
 }
 
 func (p *problems) required(key, value string) {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -141,6 +142,30 @@ func TestAllThatIsWrongIsToldAtOnce(t *testing.T) {
 	_, err := Parse("config.yaml", []byte("grpc: {adr: x}\nhtpp: {}\n"), environment(nil))
 	if err == nil || strings.Count(err.Error(), "unknown key") != 2 {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatIsWrongIsAValueWithItsKeyForWhoeverShowsItElsewhere(t *testing.T) {
+	const jwt = "auth: {jwt: {issuer: i, audience: a, jwks_file: k}}\n"
+	for name, c := range map[string]struct {
+		file string
+		env  map[string]string
+		want []Problem
+	}{
+		"a key of the file": {file: "grpc: {place: x}", want: []Problem{{Key: "grpc.place", Text: "unknown key; grpc has address, enable_reflection, shutdown_timeout_seconds", where: "config.yaml:1: grpc.place"}}},
+		"a variable": {
+			file: jwt, env: map[string]string{"GRPC_SHUTDOWN_TIMEOUT_SECONDS": "long"},
+			want: []Problem{{Key: "grpc.shutdown_timeout_seconds", Variable: "GRPC_SHUTDOWN_TIMEOUT_SECONDS", Text: "want a whole number", where: "the variable GRPC_SHUTDOWN_TIMEOUT_SECONDS, for grpc.shutdown_timeout_seconds of config.yaml"}},
+		},
+		"what is missing":        {file: jwt + "store: {path: /p}", want: []Problem{{Key: "external_services.contact_service.address", Text: `is "": want host:port, or :port for all addresses`, where: "config.yaml: external_services.contact_service.address"}}},
+		"the file":               {file: "5", want: []Problem{{Text: "want keys with values below it, not a number", where: "config.yaml:1: the file"}}},
+		"the file's other parts": {file: "grpc: {}\n---\n{}", want: []Problem{{Text: "has more than one document", where: "config.yaml"}}},
+	} {
+		_, err := Parse("config.yaml", []byte(c.file), environment(c.env))
+		var invalid *InvalidError
+		if !errors.As(err, &invalid) || !slices.Equal(invalid.Problems, c.want) {
+			t.Errorf("%s: got %#v, want %#v", name, err, c.want)
+		}
 	}
 }
 

@@ -18,8 +18,8 @@ import (
 // LookupEnv is os.LookupEnv, or what a test puts in its place.
 type LookupEnv func(name string) (value string, set bool)
 
-// Load reads the file at path, expands its references, lets the environment override it, and checks the result. The error
-// has a line for each thing that is wrong, with the file, the key and the reason, and shows no secret.
+// Load reads the file at path, expands its references, lets the environment override it, and checks the result. What is
+// wrong with what it read is an InvalidError.
 func Load(path string, env LookupEnv) (Config, error) {
 	text, err := os.ReadFile(path) //nolint:gosec // the path is the operator's own argument
 	if err != nil {
@@ -33,13 +33,10 @@ func Parse(name string, text []byte, env LookupEnv) (Config, error) {
 	config := Default()
 	d := decoder{file: name, env: env}
 	d.document(text, reflect.ValueOf(&config).Elem())
-	if err := errors.Join(d.errs...); err != nil {
+	if err := d.problems.err(); err != nil {
 		return Config{}, err
 	}
-	for _, err := range config.problems() {
-		d.errs = append(d.errs, fmt.Errorf("%s: %w", name, err))
-	}
-	if err := errors.Join(d.errs...); err != nil {
+	if err := config.problems().in(name).err(); err != nil {
 		return Config{}, err
 	}
 	return config, nil
@@ -51,7 +48,7 @@ func Draft(name string, text []byte) (Config, error) {
 	config := Default()
 	d := decoder{file: name, env: noVariables, keep: true}
 	d.document(text, reflect.ValueOf(&config).Elem())
-	return config, errors.Join(d.errs...)
+	return config, d.problems.err()
 }
 
 // Marshal writes config.yaml: each key, in the order of the type, so that the same Config has the same bytes.
@@ -71,15 +68,17 @@ type decoder struct {
 	file string
 	env  LookupEnv
 	keep bool // references stay
-	errs []error
+
+	problems problems
 }
 
 func (d *decoder) fail(line int, key, format string, args ...any) {
-	at := d.file
-	if line > 0 {
-		at = fmt.Sprintf("%s:%d", d.file, line)
-	}
-	d.errs = append(d.errs, fmt.Errorf("%s: %s: %s", at, key, fmt.Sprintf(format, args...)))
+	d.problems = append(d.problems, Problem{Key: key, Text: fmt.Sprintf(format, args...), where: fmt.Sprintf("%s:%d: %s", d.file, line, key)})
+}
+
+// failWhole is for what is wrong with the file as a whole.
+func (d *decoder) failWhole(where, text string) {
+	d.problems = append(d.problems, Problem{Text: text, where: where})
 }
 
 func (d *decoder) document(text []byte, config reflect.Value) {
@@ -89,11 +88,11 @@ func (d *decoder) document(text []byte, config reflect.Value) {
 		if strings.Contains(err.Error(), "unknown anchor") { // it quotes the text, which may be a secret
 			err = errors.New("has an alias of nothing: put a text that begins with * in quotes")
 		}
-		d.errs = append(d.errs, fmt.Errorf("%s: %w", d.file, err))
+		d.failWhole(d.file, err.Error())
 		return
 	}
 	if err := reader.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		d.errs = append(d.errs, fmt.Errorf("%s: has more than one document", d.file))
+		d.failWhole(d.file, "has more than one document")
 		return
 	}
 	var root *yaml.Node
@@ -128,7 +127,12 @@ func (d *decoder) keys(node *yaml.Node, path string, of reflect.Type) map[string
 		return given
 	}
 	if node.Kind != yaml.MappingNode {
-		d.fail(node.Line, orRoot(path), "want keys with values below it, not %s", kindOf(node))
+		want := "want keys with values below it, not " + kindOf(node)
+		if path == "" {
+			d.failWhole(fmt.Sprintf("%s:%d: the file", d.file, node.Line), want)
+		} else {
+			d.fail(node.Line, path, "%s", want)
+		}
 		return given
 	}
 	var known []string
@@ -197,7 +201,8 @@ func (d *decoder) override(key, value string, into reflect.Value) {
 		return
 	}
 	if err := set(into, value); err != nil {
-		d.errs = append(d.errs, fmt.Errorf("the variable %s, for %s of %s: %w", Variable(key), key, d.file, err))
+		name := Variable(key)
+		d.problems = append(d.problems, Problem{Key: key, Variable: name, Text: err.Error(), where: fmt.Sprintf("the variable %s, for %s of %s", name, key, d.file)})
 	}
 }
 

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"reflect"
 	"regexp"
@@ -37,13 +36,10 @@ func ParsePolicy(name string, text []byte) (Policy, error) {
 	var policy Policy
 	d := decoder{file: name, env: noVariables, keep: true}
 	d.document(text, reflect.ValueOf(&policy).Elem())
-	if err := errors.Join(d.errs...); err != nil {
+	if err := d.problems.err(); err != nil {
 		return Policy{}, err
 	}
-	for _, err := range policy.problems() {
-		d.errs = append(d.errs, fmt.Errorf("%s: %w", name, err))
-	}
-	if err := errors.Join(d.errs...); err != nil {
+	if err := policy.problems().in(name).err(); err != nil {
 		return Policy{}, err
 	}
 	return policy, nil
@@ -54,7 +50,7 @@ func (p Policy) Marshal() ([]byte, error) {
 	if p.Rules == nil {
 		p.Rules = []PolicyRule{}
 	}
-	if err := errors.Join(p.problems()...); err != nil {
+	if err := p.problems().err(); err != nil {
 		return nil, fmt.Errorf("write the policy: %w", err)
 	}
 	text, err := yaml.Marshal(p)
@@ -67,7 +63,7 @@ func (p Policy) Marshal() ([]byte, error) {
 	return text, nil
 }
 
-func (p Policy) problems() []error {
+func (p Policy) problems() problems {
 	var found problems
 	if p.Rules == nil {
 		found.add("rules", "is required; [] lets nobody in")

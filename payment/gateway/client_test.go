@@ -3,13 +3,10 @@ package gateway
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/url"
 	"os"
@@ -17,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
@@ -30,6 +26,7 @@ import (
 
 	"github.com/jia-app/paymesh/payment/config"
 	"github.com/jia-app/paymesh/payment/paymentv1"
+	"github.com/jia-app/paymesh/test/authority"
 )
 
 const getPayment = "/payment.v1.PaymentService/GetPayment"
@@ -113,24 +110,14 @@ func (r *remembering) cut() {
 // certificate is one of its own authority, for a gateway's names or a workload.
 func certificate(t *testing.T, change func(*x509.Certificate)) (pair tls.Certificate, leaf *x509.Certificate, file string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature}
+	template := &x509.Certificate{KeyUsage: x509.KeyUsageDigitalSignature}
 	change(template)
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if leaf, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
+	pair = authority.SelfSigned(t, template)
 	file = filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Leaf.Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, leaf, file
+	return pair, pair.Leaf, file
 }
 
 func secured(t *testing.T) (creds credentials.TransportCredentials, file string) {

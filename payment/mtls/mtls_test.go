@@ -2,17 +2,10 @@ package mtls
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,6 +26,7 @@ import (
 
 	"github.com/jia-app/paymesh/payment/config"
 	"github.com/jia-app/paymesh/payment/logtest"
+	"github.com/jia-app/paymesh/test/authority"
 )
 
 var (
@@ -41,74 +35,11 @@ var (
 	foreign  = spiffeid.RequireFromString("spiffe://other.app/payment-service")
 )
 
-// authority signs certificates of one trust domain.
-type authority struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func newAuthority(t *testing.T, domain spiffeid.TrustDomain) *authority {
-	t.Helper()
-	a := &authority{key: newKey(t)}
-	a.cert = a.sign(t, &x509.Certificate{IsCA: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{domain.ID().URL()}}, a.key, time.Now().Add(time.Hour))
-	return a
-}
-
-func (a *authority) sign(t *testing.T, template *x509.Certificate, key *ecdsa.PrivateKey, until time.Time) *x509.Certificate {
-	t.Helper()
-	template.SerialNumber, template.NotBefore, template.NotAfter, template.BasicConstraintsValid = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Hour), until, true
-	parent := a.cert
-	if parent == nil {
-		parent = template
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
-}
-
-// svid is a certificate that ends in so long.
-func (a *authority) svid(t *testing.T, id spiffeid.ID, left time.Duration) *x509svid.SVID {
-	t.Helper()
-	key := newKey(t)
-	cert := a.sign(t, &x509.Certificate{KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{id.URL()}}, key, time.Now().Add(left))
-	return &x509svid.SVID{ID: id, Certificates: []*x509.Certificate{cert}, PrivateKey: key}
-}
-
 // write writes the files that whoever rotates certificates would.
-func (a *authority) write(t *testing.T, svid *x509svid.SVID) config.MTLS {
+func write(t *testing.T, ca *authority.Authority, svid *x509svid.SVID) config.MTLS {
 	t.Helper()
-	certs, key, err := svid.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	file := func(name string, text []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	return config.MTLS{Enabled: true, CertFile: file("cert.pem", certs), KeyFile: file("key.pem", key), CAFile: file("ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))}
-}
-
-func (a *authority) bundles() *x509bundle.Set {
-	return x509bundle.NewSet(x509bundle.FromX509Authorities(spiffeid.RequireTrustDomainFromURI(a.cert.URIs[0]), []*x509.Certificate{a.cert}))
+	cert, key, bundle := authority.Write(t, t.TempDir(), svid, ca.Bundle())
+	return config.MTLS{Enabled: true, CertFile: cert, KeyFile: key, CAFile: bundle}
 }
 
 // source is an identity with what it trusts.
@@ -163,17 +94,17 @@ func as(creds credentials.TransportCredentials) func(net.Conn) error {
 }
 
 func TestEachSideProvesWhoItIsAndTheServerTellsOfWhoDoesNot(t *testing.T) {
-	ca, stranger := newAuthority(t, payments.TrustDomain()), newAuthority(t, payments.TrustDomain())
-	abroad := newAuthority(t, foreign.TrustDomain())
-	trust := ca.bundles()
+	ca, stranger := authority.New(t, payments.TrustDomain().Name()), authority.New(t, payments.TrustDomain().Name())
+	abroad := authority.New(t, foreign.TrustDomain().Name())
+	trust := x509bundle.NewSet(ca.Bundle())
 	log := &logtest.Log{}
 	registry := prometheus.NewRegistry()
-	server, err := Server(source{ca.svid(t, payments, time.Hour), trust}, ServerOptions{log.Logger(), registry})
+	server, err := Server(source{ca.Issue(payments.Path(), time.Hour), trust}, ServerOptions{log.Logger(), registry})
 	if err != nil {
 		t.Fatal(err)
 	}
-	caller := func(a *authority, id spiffeid.ID, left time.Duration, expect spiffeid.ID) func(net.Conn) error {
-		return as(Client(source{a.svid(t, id, left), trust}, expect))
+	caller := func(a *authority.Authority, id spiffeid.ID, left time.Duration, expect spiffeid.ID) func(net.Conn) error {
+		return as(Client(source{a.Issue(id.Path(), left), trust}, expect))
 	}
 	plain := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}
 	failures := 0.0
@@ -233,8 +164,8 @@ func counter(t *testing.T, registry *prometheus.Registry) float64 {
 }
 
 func TestFilesMustBeThereAndBeTheWantedIdentity(t *testing.T) {
-	ca := newAuthority(t, payments.TrustDomain())
-	good := ca.write(t, ca.svid(t, payments, time.Hour))
+	ca := authority.New(t, payments.TrustDomain().Name())
+	good := write(t, ca, ca.Issue(payments.Path(), time.Hour))
 	missing, noAuthorities := good, good
 	missing.CertFile += ".none"
 	noAuthorities.CAFile += ".none"
@@ -242,11 +173,11 @@ func TestFilesMustBeThereAndBeTheWantedIdentity(t *testing.T) {
 		files config.MTLS
 		want  string
 	}{
-		"good":                  {ca.write(t, ca.svid(t, payments, time.Hour)), ""},
+		"good":                  {write(t, ca, ca.Issue(payments.Path(), time.Hour)), ""},
 		"no certificate":        {missing, "mtls.cert_file and mtls.key_file: "},
 		"no authorities":        {noAuthorities, "mtls.ca_file: "},
-		"an old one":            {ca.write(t, ca.svid(t, payments, -time.Minute)), "nobody has renewed it"},
-		"that of somebody else": {ca.write(t, ca.svid(t, contacts, time.Hour)), "it is the certificate of spiffe://jia.app/contact-service: service_mesh.spiffe_id wants spiffe://jia.app/payment-service"},
+		"an old one":            {write(t, ca, ca.Issue(payments.Path(), -time.Minute)), "nobody has renewed it"},
+		"that of somebody else": {write(t, ca, ca.Issue(contacts.Path(), time.Hour)), "it is the certificate of spiffe://jia.app/contact-service: service_mesh.spiffe_id wants spiffe://jia.app/payment-service"},
 	} {
 		identity, err := Open(c.files, payments, slog.New(slog.DiscardHandler))
 		if c.want != "" {
@@ -261,7 +192,7 @@ func TestFilesMustBeThereAndBeTheWantedIdentity(t *testing.T) {
 		if _, err := identity.GetX509BundleForTrustDomain(foreign.TrustDomain()); err == nil {
 			t.Errorf("%s: it trusts another trust domain", name)
 		}
-		rotated, err := os.ReadFile(ca.write(t, ca.svid(t, contacts, time.Hour)).CertFile)
+		rotated, err := os.ReadFile(write(t, ca, ca.Issue(contacts.Path(), time.Hour)).CertFile)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,13 +240,13 @@ func TestWithoutAnAgentTheProcessWaitsAndSaysForWhat(t *testing.T) {
 }
 
 func TestTheWantedCertificateIsTakenAmongOthersAndKeptWhenItIsNotRenewed(t *testing.T) {
-	ca := newAuthority(t, payments.TrustDomain())
+	ca := authority.New(t, payments.TrustDomain().Name())
 	log := &logtest.Log{}
 	w := &watched{address: "unix:///agent.sock", want: payments, log: log.Logger(), bundles: x509bundle.NewSet(), changed: make(chan struct{})}
 	give := func(svids ...*x509svid.SVID) {
-		w.OnX509ContextUpdate(&workloadapi.X509Context{SVIDs: svids, Bundles: ca.bundles()})
+		w.OnX509ContextUpdate(&workloadapi.X509Context{SVIDs: svids, Bundles: x509bundle.NewSet(ca.Bundle())})
 	}
-	other, first, second := ca.svid(t, contacts, time.Hour), ca.svid(t, payments, time.Hour), ca.svid(t, payments, time.Hour)
+	other, first, second := ca.Issue(contacts.Path(), time.Hour), ca.Issue(payments.Path(), time.Hour), ca.Issue(payments.Path(), time.Hour)
 	serial := func() *x509svid.SVID { svid, _ := w.GetX509SVID(); return svid }
 	steps := []struct {
 		do     func()
@@ -349,7 +280,7 @@ func TestTheWantedCertificateIsTakenAmongOthersAndKeptWhenItIsNotRenewed(t *test
 			}
 		}
 	}
-	w.take(ca.svid(t, payments, -time.Second))
+	w.take(ca.Issue(payments.Path(), -time.Second))
 	if err := w.Ready(); err == nil || !strings.Contains(err.Error(), "nobody has renewed it") {
 		t.Errorf("after its end: %v", err)
 	}
@@ -357,7 +288,7 @@ func TestTheWantedCertificateIsTakenAmongOthersAndKeptWhenItIsNotRenewed(t *test
 
 func TestAProcessThatWaitsLongSaysSoFromTimeToTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ca := newAuthority(t, payments.TrustDomain())
+		ca := authority.New(t, payments.TrustDomain().Name())
 		log := &logtest.Log{}
 		w := &watched{address: "unix:///agent.sock", want: payments, log: log.Logger(), bundles: x509bundle.NewSet(), failure: "no identity issued", changed: make(chan struct{})}
 		var reminding sync.WaitGroup
@@ -366,7 +297,7 @@ func TestAProcessThatWaitsLongSaysSoFromTimeToTime(t *testing.T) {
 		if n := strings.Count(log.String(), "still no certificate"); n != 2 || !strings.Contains(log.String(), "for=1m0s") || !strings.Contains(log.String(), "no identity issued") {
 			t.Errorf("after a minute the log has\n%s", log)
 		}
-		w.OnX509ContextUpdate(&workloadapi.X509Context{SVIDs: []*x509svid.SVID{ca.svid(t, payments, time.Hour)}, Bundles: ca.bundles()})
+		w.OnX509ContextUpdate(&workloadapi.X509Context{SVIDs: []*x509svid.SVID{ca.Issue(payments.Path(), time.Hour)}, Bundles: x509bundle.NewSet(ca.Bundle())})
 		reminding.Wait()
 	})
 }

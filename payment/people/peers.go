@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -17,7 +16,6 @@ import (
 	"github.com/jia-app/paymesh/payment/interceptor"
 	"github.com/jia-app/paymesh/payment/policy"
 	"github.com/jia-app/paymesh/payment/services"
-	"github.com/jia-app/paymesh/payment/tracing"
 )
 
 // familyTimeoutSeconds is less than callers of the contact service wait for it: they get its own answer where the family
@@ -43,33 +41,24 @@ func (o Options) check() error {
 
 // connect makes the connection to the family service, if there is one, and begins to trace calls.
 func (s *Server) connect(ctx context.Context) (err error) {
-	if s.tracer, err = tracing.Start(ctx, strings.ReplaceAll(s.options.Service, ",", "-")+"-service", os.LookupEnv); err != nil {
+	if err := s.process.Trace(ctx, strings.ReplaceAll(s.options.Service, ",", "-")+"-service"); err != nil {
 		return err
 	}
-	s.closers = append(s.closers, s.stopTracing)
 	family := config.ExternalService{Name: "family-service", Address: s.options.FamilyAddress, TimeoutSeconds: familyTimeoutSeconds}
 	s.services, err = services.New(services.Options{
 		Services: config.ExternalServices{FamilyService: family}, Discovery: config.Discovery{Scheme: discovery.XDS},
-		CircuitBreaker: config.Default().CircuitBreaker, Registerer: s.registry, Log: s.options.Log, Dial: []grpc.DialOption{s.tracer.Client()},
+		CircuitBreaker: config.Default().CircuitBreaker, Registerer: s.process.Registry, Log: s.options.Log, Dial: []grpc.DialOption{s.process.Tracer.Client()},
 	})
 	if err != nil {
 		return err
 	}
-	s.closers = append(s.closers, s.services.Close)
-	return nil
-}
-
-// stopTracing makes no error of a collector that is away.
-func (s *Server) stopTracing() error {
-	if err := s.tracer.Stop(); err != nil {
-		s.options.Log.Warn("traces are lost", "error", err.Error())
-	}
+	s.process.OnClose(s.services.Close)
 	return nil
 }
 
 // newAuth asks who calls, where a sidecar says so. Health is open, as it is behind the payment service's sidecar.
 func (s *Server) newAuth() (*interceptor.Auth, error) {
-	denied, err := interceptor.NewDenials(s.registry)
+	denied, err := interceptor.NewDenials(s.process.Registry)
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of denials: %w", err)
 	}

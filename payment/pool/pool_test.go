@@ -6,52 +6,31 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/health"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	"github.com/jia-app/paymesh/payment/config"
+	"github.com/jia-app/paymesh/payment/contacttest"
 	"github.com/jia-app/paymesh/payment/contactv1"
 	"github.com/jia-app/paymesh/payment/discovery"
 	"github.com/jia-app/paymesh/payment/discovery/dnstest"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
-type contacts struct {
-	contactv1.UnimplementedContactServiceServer
-	calls atomic.Int32
-	stop  func()
-}
-
-func (c *contacts) GetUserInfo(_ context.Context, r *contactv1.GetUserInfoRequest) (*contactv1.GetUserInfoResponse, error) {
-	c.calls.Add(1)
-	if r.GetUserId() == "user_broken" {
-		return nil, status.Error(codes.Unavailable, "broken")
-	}
-	return &contactv1.GetUserInfoResponse{}, nil
-}
-
-func serve(t *testing.T, at string) (*contacts, string) {
+// serve starts a contact service at an address; to user_broken it answers UNAVAILABLE.
+func serve(t *testing.T, at string) *contacttest.Service {
 	t.Helper()
-	listener, err := net.Listen("tcp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := grpc.NewServer()
-	c := &contacts{stop: server.Stop}
-	contactv1.RegisterContactServiceServer(server, c)
-	healthv1.RegisterHealthServer(server, health.NewServer())
-	go server.Serve(listener) //nolint:errcheck // it ends with the test
-	t.Cleanup(server.Stop)
-	return c, listener.Addr().String()
+	return contacttest.Start(t, contacttest.Options{Address: at, Answer: func(_ context.Context, user string) error {
+		if user == "user_broken" {
+			return status.Error(codes.Unavailable, "broken")
+		}
+		return nil
+	}})
 }
 
 func newPool(t *testing.T, names *net.Resolver) *Pool {
@@ -69,8 +48,7 @@ func newPool(t *testing.T, names *net.Resolver) *Pool {
 }
 
 func TestAServiceHasOneConnection(t *testing.T) {
-	_, address := serve(t, "127.0.0.1:0")
-	proxy := lab.StartProxy(t, address)
+	proxy := lab.StartProxy(t, serve(t, "127.0.0.1:0").Address)
 	p := newPool(t, nil)
 	service := config.ExternalService{Name: "contact-service", Address: proxy.Address, TimeoutSeconds: 2}
 	first, err := p.Connect(service)
@@ -95,9 +73,9 @@ func TestAServiceHasOneConnection(t *testing.T) {
 }
 
 func TestCallsGoToAllAddressesOfANameInTurnAndNoneIsRepeated(t *testing.T) {
-	one, at := serve(t, "127.0.0.2:0")
-	_, port, _ := net.SplitHostPort(at)
-	two, _ := serve(t, "127.0.0.3:"+port)
+	one := serve(t, "127.0.0.2:0")
+	_, port, _ := net.SplitHostPort(one.Address)
+	two := serve(t, "127.0.0.3:"+port)
 	names, err := dnstest.Start(dnstest.Records{Hosts: map[string][]netip.Addr{"contact-service.people.svc": {netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")}}})
 	if err != nil {
 		t.Fatal(err)
@@ -116,21 +94,21 @@ func TestCallsGoToAllAddressesOfANameInTurnAndNoneIsRepeated(t *testing.T) {
 		if err := ask("user_1"); err != nil {
 			t.Fatal(err)
 		}
-		if one.calls.Load() == 0 || two.calls.Load() == 0 {
+		if len(one.Calls()) == 0 || len(two.Calls()) == 0 {
 			return errors.New("one of two is not called")
 		}
 		return nil
 	})
-	before := [2]int32{one.calls.Load(), two.calls.Load()}
+	before := [2]int{len(one.Calls()), len(two.Calls())}
 	for range 10 {
 		if err := ask("user_broken"); status.Code(err) != codes.Unavailable {
 			t.Errorf("got %v", err)
 		}
 	}
-	if got := [2]int32{one.calls.Load() - before[0], two.calls.Load() - before[1]}; got != [2]int32{5, 5} {
+	if got := [2]int{len(one.Calls()) - before[0], len(two.Calls()) - before[1]}; got != [2]int{5, 5} {
 		t.Errorf("10 calls that fail reached the two %v times, want 5 and 5: in turn, and none twice", got)
 	}
-	one.stop()
+	one.Stop()
 	failed := 0
 	for range 20 { // one that was sent as it stopped may fail; all others go to the other
 		if ask("user_1") != nil {
@@ -144,8 +122,8 @@ func TestCallsGoToAllAddressesOfANameInTurnAndNoneIsRepeated(t *testing.T) {
 
 func TestAConnectionThatSwallowsEverythingIsGivenUpAndNoCallIsRepeated(t *testing.T) {
 	t.Parallel() // gRPC asks a silent connection after 10 seconds at the earliest
-	c, address := serve(t, "127.0.0.1:0")
-	proxy := lab.StartProxy(t, address)
+	c := serve(t, "127.0.0.1:0")
+	proxy := lab.StartProxy(t, c.Address)
 	p := newPool(t, nil)
 	p.keepalive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: time.Second}
 	conn, err := p.Connect(config.ExternalService{Name: "contact-service", Address: proxy.Address, TimeoutSeconds: 1})
@@ -165,7 +143,7 @@ func TestAConnectionThatSwallowsEverythingIsGivenUpAndNoCallIsRepeated(t *testin
 		t.Errorf("got %v", err)
 	}
 	lab.Eventually(t, time.Minute, ask)
-	if conn.Failing() || proxy.Connections() != 2 || c.calls.Load() != 2 {
-		t.Errorf("%d connections, %d calls came: want a second connection, and the two calls that were answered", proxy.Connections(), c.calls.Load())
+	if conn.Failing() || proxy.Connections() != 2 || len(c.Calls()) != 2 {
+		t.Errorf("%d connections, %d calls came: want a second connection, and the two calls that were answered", proxy.Connections(), len(c.Calls()))
 	}
 }

@@ -22,7 +22,7 @@ func (s *Server) newAuth() (*interceptor.Auth, error) {
 	if err != nil {
 		return nil, err
 	}
-	denied, err := interceptor.NewDenials(s.registry)
+	denied, err := interceptor.NewDenials(s.process.Registry)
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of denials: %w", err)
 	}
@@ -67,7 +67,7 @@ func (s *Server) rules() (interceptor.Rules, error) {
 	case !c.ServiceMesh.Enabled:
 		return nil, nil
 	case c.Auth.PolicyFile != "":
-		file, err := policy.Open(policy.Options{Path: c.Auth.PolicyFile, Log: s.log, Registerer: s.registry})
+		file, err := policy.Open(policy.Options{Path: c.Auth.PolicyFile, Log: s.log, Registerer: s.process.Registry})
 		s.policy = file
 		return file, err
 	case len(c.Auth.AllowedSPIFFEIDs) > 0 || s.identity != nil:

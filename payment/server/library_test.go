@@ -2,18 +2,12 @@ package server
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,46 +24,15 @@ import (
 	"github.com/jia-app/paymesh/payment/config"
 	"github.com/jia-app/paymesh/payment/logtest"
 	"github.com/jia-app/paymesh/payment/paymentv1"
+	"github.com/jia-app/paymesh/test/authority"
+	"github.com/jia-app/paymesh/test/lab"
 )
 
-// authority signs certificates of one trust domain.
-type authority struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-}
-
-func newAuthority(t *testing.T) authority {
-	t.Helper()
-	a := authority{key: newKey(t)}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, URIs: []*url.URL{{Scheme: "spiffe", Host: "jia.app"}}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.cert, _ = x509.ParseCertificate(der)
-	return a
-}
-
 // issue writes the certificate, key and authorities of a workload.
-func (a authority) issue(t *testing.T, path string) (m config.MTLS) {
+func issue(t *testing.T, ca *authority.Authority, path string) config.MTLS {
 	t.Helper()
-	dir, key := t.TempDir(), newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, URIs: []*url.URL{{Scheme: "spiffe", Host: "jia.app", Path: path}},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := func(name, kind string, der []byte) string {
-		return write(t, filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
-	}
-	return config.MTLS{Enabled: true, CertFile: file("cert.pem", "CERTIFICATE", der), KeyFile: file("key.pem", "PRIVATE KEY", pkcs8), CAFile: file("ca.pem", "CERTIFICATE", a.cert.Raw)}
+	cert, key, bundle := authority.Write(t, t.TempDir(), ca.Issue(path, time.Hour), ca.Bundle())
+	return config.MTLS{Enabled: true, CertFile: cert, KeyFile: key, CAFile: bundle}
 }
 
 func (m material) config(t *testing.T) *tls.Config {
@@ -85,10 +48,10 @@ func (m material) config(t *testing.T) *tls.Config {
 type material config.MTLS
 
 func TestTheCertificateSaysWhoCalls(t *testing.T) {
-	ca := newAuthority(t)
-	contact := material(ca.issue(t, "/contact-service")).config(t)
+	ca := authority.New(t, "jia.app")
+	contact := material(issue(t, ca, "/contact-service")).config(t)
 	l := start(t, func(c *config.Config) {
-		c.ServiceMesh.TrustXFCC, c.MTLS = false, ca.issue(t, "/payment-service")
+		c.ServiceMesh.TrustXFCC, c.MTLS = false, issue(t, ca, "/payment-service")
 		c.ExternalServices.ContactService.SPIFFEID = "spiffe://jia.app/contact-service"
 	}, credentials.NewTLS(contact))
 	call := func(m config.MTLS, pairs ...string) error {
@@ -97,16 +60,16 @@ func TestTheCertificateSaysWhoCalls(t *testing.T) {
 		_, err := paymentv1.NewPaymentServiceClient(l.dial(credentials.NewTLS(settings))).CreatePayment(ctx, order("order-1"))
 		return err
 	}
-	if err := call(ca.issue(t, "/api-gateway")); err != nil {
+	if err := call(issue(t, ca, "/api-gateway")); err != nil {
 		t.Errorf("an allowed caller: %v", err)
 	}
-	if err := call(ca.issue(t, "/other")); status.Code(err) != codes.PermissionDenied {
+	if err := call(issue(t, ca, "/other")); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("another caller: %v", err)
 	}
-	if err := call(ca.issue(t, "/other"), "x-forwarded-client-cert", gateway); status.Code(err) != codes.Unauthenticated {
+	if err := call(issue(t, ca, "/other"), "x-forwarded-client-cert", gateway); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("a forged XFCC: %v", err)
 	}
-	if err := call(newAuthority(t).issue(t, "/api-gateway")); status.Code(err) != codes.Unavailable {
+	if err := call(issue(t, authority.New(t, "jia.app"), "/api-gateway")); status.Code(err) != codes.Unavailable {
 		t.Errorf("a caller of another authority: %v", err)
 	}
 	_, err := l.client().CreatePayment(l.as("ann", "k"), order("order-1"))
@@ -116,12 +79,12 @@ func TestTheCertificateSaysWhoCalls(t *testing.T) {
 }
 
 func TestASessionIsNotResumedSoThatEachCertificateIsVerified(t *testing.T) {
-	ca := newAuthority(t)
+	ca := authority.New(t, "jia.app")
 	l := start(t, func(c *config.Config) {
-		c.ServiceMesh.TrustXFCC, c.MTLS = false, ca.issue(t, "/payment-service")
+		c.ServiceMesh.TrustXFCC, c.MTLS = false, issue(t, ca, "/payment-service")
 		c.ExternalServices.ContactService.SPIFFEID = "spiffe://jia.app/contact-service"
 	}, insecure.NewCredentials())
-	settings := material(ca.issue(t, "/api-gateway")).config(t)
+	settings := material(issue(t, ca, "/api-gateway")).config(t)
 	settings.ClientSessionCache, settings.ServerName = tls.NewLRUClientSessionCache(4), "payment-service"
 	for range 2 {
 		conn, err := tls.Dial("tcp", l.server.GRPCAddress(), settings)
@@ -140,11 +103,11 @@ func TestASessionIsNotResumedSoThatEachCertificateIsVerified(t *testing.T) {
 }
 
 // library is a service that is its own mTLS endpoint, by a policy file.
-func library(t *testing.T, ca authority, policy string, change func(*config.Config)) *lab {
+func library(t *testing.T, ca *authority.Authority, policy string, change func(*config.Config)) *running {
 	t.Helper()
-	contact := material(ca.issue(t, "/contact-service")).config(t)
+	contact := material(issue(t, ca, "/contact-service")).config(t)
 	return start(t, func(c *config.Config) {
-		c.ServiceMesh.TrustXFCC, c.MTLS = false, ca.issue(t, "/payment-service")
+		c.ServiceMesh.TrustXFCC, c.MTLS = false, issue(t, ca, "/payment-service")
 		c.ExternalServices.ContactService.SPIFFEID = "spiffe://jia.app/contact-service"
 		c.Auth.AllowedSPIFFEIDs, c.Auth.PolicyFile = nil, write(t, filepath.Join(t.TempDir(), "policy.yaml"), []byte(policy))
 		if change != nil {
@@ -160,10 +123,10 @@ const policyOfTwo = `rules:
 `
 
 func TestAPolicyIsEnforcedForEachMethodAndStreamOfAProcessWithoutASidecar(t *testing.T) {
-	ca := newAuthority(t)
+	ca := authority.New(t, "jia.app")
 	l := library(t, ca, policyOfTwo, func(c *config.Config) { c.GRPC.EnableReflection = true })
 	as := func(path string) credentials.TransportCredentials {
-		return credentials.NewTLS(material(ca.issue(t, path)).config(t))
+		return credentials.NewTLS(material(issue(t, ca, path)).config(t))
 	}
 	user := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+l.token("ann"), "idempotency-key", "k")
 	gateway, monitor := l.dial(as("/api-gateway")), l.dial(as("/monitor"))
@@ -209,7 +172,7 @@ func TestAPolicyIsEnforcedForEachMethodAndStreamOfAProcessWithoutASidecar(t *tes
 		"reflection without a user":          {func() error { return reflect(t.Context()) }, codes.Unauthenticated},
 		"reflection, with a rule and a user": {func() error { return reflect(user) }, codes.OK},
 		"a certificate of another trust domain": {func() error {
-			_, err := paymentv1.NewPaymentServiceClient(l.dial(credentials.NewTLS(material(newAuthority(t).issue(t, "/api-gateway")).config(t)))).CreatePayment(user, order("order-1"))
+			_, err := paymentv1.NewPaymentServiceClient(l.dial(credentials.NewTLS(material(issue(t, authority.New(t, "jia.app"), "/api-gateway")).config(t)))).CreatePayment(user, order("order-1"))
 			return err
 		}, codes.Unavailable},
 	} {
@@ -234,9 +197,9 @@ func TestAPolicyIsEnforcedForEachMethodAndStreamOfAProcessWithoutASidecar(t *tes
 }
 
 func TestAPolicyThatChangesIsFollowed(t *testing.T) {
-	ca := newAuthority(t)
+	ca := authority.New(t, "jia.app")
 	l := library(t, ca, "rules: []\n", nil)
-	conn := l.dial(credentials.NewTLS(material(ca.issue(t, "/api-gateway")).config(t)))
+	conn := l.dial(credentials.NewTLS(material(issue(t, ca, "/api-gateway")).config(t)))
 	for i, step := range []struct {
 		policy string
 		want   codes.Code
@@ -251,15 +214,10 @@ func TestAPolicyThatChangesIsFollowed(t *testing.T) {
 }
 
 func TestNothingIsServedBeforeThereIsACertificateAndHealthSaysSo(t *testing.T) {
-	ca := newAuthority(t)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
+	ca := authority.New(t, "jia.app")
 	l := library(t, ca, policyOfTwo, func(c *config.Config) {
 		c.MTLS = config.MTLS{Enabled: true, WorkloadAPI: "unix://" + filepath.Join(t.TempDir(), "agent.sock")}
-		c.GRPC.Address = free.Addr().String()
+		c.GRPC.Address = lab.FreeAddress(t)
 	})
 	var page map[string]string
 	if err := json.Unmarshal([]byte(l.page("/health", http.StatusServiceUnavailable)), &page); err != nil {
@@ -284,16 +242,16 @@ func TestNothingIsServedBeforeThereIsACertificateAndHealthSaysSo(t *testing.T) {
 }
 
 func TestAtTheStartTheProcessSaysWhatIsMissing(t *testing.T) {
-	ca := newAuthority(t)
+	ca := authority.New(t, "jia.app")
 	l := library(t, ca, policyOfTwo, nil)
 	if err := l.stop(); err != nil {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(*config.Config){
 		"auth.policy_file: read the policy: open /none":          func(c *config.Config) { c.Auth.PolicyFile = "/none" },
-		"mtls.cert_file: it is the certificate of spiffe://jia.": func(c *config.Config) { c.MTLS = ca.issue(t, "/other") },
+		"mtls.cert_file: it is the certificate of spiffe://jia.": func(c *config.Config) { c.MTLS = issue(t, ca, "/other") },
 		"read the keys of https://issuer from /none":             func(c *config.Config) { c.Auth.JWT.JWKSFile = "/none" },
-		"grpc.address: listen tcp":                               func(c *config.Config) { c.GRPC.Address = l.people.address },
+		"grpc.address: listen tcp":                               func(c *config.Config) { c.GRPC.Address = l.people.Address },
 	} {
 		c := l.config
 		change(&c)

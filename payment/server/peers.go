@@ -2,23 +2,20 @@ package server
 
 import (
 	"context"
-	"os"
 
 	"google.golang.org/grpc"
 
 	"github.com/jia-app/paymesh/payment/services"
-	"github.com/jia-app/paymesh/payment/tracing"
 )
 
 // connect makes the connections to the other services, with the process's own identity, and begins to trace calls.
 func (s *Server) connect(ctx context.Context) (err error) {
-	if s.tracer, err = tracing.Start(ctx, "payment-service", os.LookupEnv); err != nil {
+	if err := s.process.Trace(ctx, "payment-service"); err != nil {
 		return err
 	}
-	s.closers = append(s.closers, s.stopTracing)
 	options := services.Options{
 		Services: s.config.ExternalServices, Discovery: s.config.ServiceMesh.Discovery, CircuitBreaker: s.config.CircuitBreaker,
-		Registerer: s.registry, Log: s.log, Dial: []grpc.DialOption{s.tracer.Client()},
+		Registerer: s.process.Registry, Log: s.log, Dial: []grpc.DialOption{s.process.Tracer.Client()},
 	}
 	if s.identity != nil { // an interface that holds a nil one is not nil
 		options.Source = s.identity
@@ -26,7 +23,7 @@ func (s *Server) connect(ctx context.Context) (err error) {
 	if s.services, err = services.New(options); err != nil {
 		return err
 	}
-	s.closers = append(s.closers, s.services.Close)
+	s.process.OnClose(s.services.Close)
 	return nil
 }
 
@@ -35,12 +32,4 @@ func (s *Server) watchServices(ctx context.Context) {
 	if s.identity == nil || s.identity.Wait(ctx) == nil {
 		s.services.Run(ctx)
 	}
-}
-
-// stopTracing makes no error of a collector that is away: payments do not need it.
-func (s *Server) stopTracing() error {
-	if err := s.tracer.Stop(); err != nil {
-		s.log.Warn("traces are lost", "error", err.Error())
-	}
-	return nil
 }

@@ -8,31 +8,24 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"buf.build/go/protovalidate"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/jia-app/paymesh/payment/config"
-	"github.com/jia-app/paymesh/payment/interceptor"
 	"github.com/jia-app/paymesh/payment/mtls"
 	"github.com/jia-app/paymesh/payment/paymentv1"
 	"github.com/jia-app/paymesh/payment/policy"
+	"github.com/jia-app/paymesh/payment/process"
 	"github.com/jia-app/paymesh/payment/services"
 	"github.com/jia-app/paymesh/payment/store"
-	"github.com/jia-app/paymesh/payment/tracing"
 )
 
 const (
@@ -52,39 +45,30 @@ const (
 	minKeepalive = 10 * time.Second
 	// handshakeTimeout is for a connection to prove who it is; gRPC's default holds silent ones for two minutes.
 	handshakeTimeout = 10 * time.Second
-	httpTimeout      = 10 * time.Second
 )
 
 // Server is a wired payment service.
 type Server struct {
 	config   config.Config
 	log      *slog.Logger
+	process  *process.Process
 	store    *store.Store // there once opened is closed
 	opened   chan struct{}
-	grpc     *grpc.Server
-	http     *http.Server
-	health   *health.Server
-	end      context.CancelFunc // of streams
 	payments *payments
 	services *services.Manager
-	tracer   *tracing.Tracer
 	identity mtls.Identity // nil where a sidecar has it
 	policy   *policy.File  // nil where there is none
 	serving  atomic.Bool
-	registry *prometheus.Registry
-	closers  []func() error // in the order of opening
-
-	grpcListener, httpListener net.Listener
+	listener net.Listener // of the payment API; nil until there are a certificate and a store
 }
 
 // New wires the service, opens its store and binds its addresses; Run serves. While the Workload API has no certificate yet,
 // or the process before this one has the store, Run waits for them, and binds the address of the payment API then.
 func New(ctx context.Context, c config.Config, log *slog.Logger) (_ *Server, err error) {
-	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), payments: &payments{now: time.Now, log: log}, health: health.NewServer(), opened: make(chan struct{})}
-	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s := &Server{config: c, log: log, process: process.New(log, c.GRPC.ShutdownTimeout()), payments: &payments{now: time.Now, log: log}, opened: make(chan struct{})}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close())
+			err = errors.Join(err, s.process.Close())
 		}
 	}()
 	if err := s.openIdentity(); err != nil {
@@ -114,7 +98,7 @@ func (s *Server) openIdentity() error {
 	if s.identity, err = mtls.Open(s.config.MTLS, own, s.log); err != nil {
 		return err
 	}
-	s.closers = append(s.closers, s.identity.Close)
+	s.process.OnClose(s.identity.Close)
 	return nil
 }
 
@@ -124,7 +108,7 @@ func (s *Server) openStore(ctx context.Context, wait time.Duration) error {
 	if err != nil {
 		return err
 	}
-	s.closers = append(s.closers, opened.Close)
+	s.process.OnClose(opened.Close)
 	s.store, s.payments.store = opened, opened
 	close(s.opened)
 	return nil
@@ -135,7 +119,7 @@ func (s *Server) credentials() (credentials.TransportCredentials, error) {
 	if s.identity == nil {
 		return insecure.NewCredentials(), nil
 	}
-	return mtls.Server(s.identity, mtls.ServerOptions{Log: s.log, Registerer: s.registry})
+	return mtls.Server(s.identity, mtls.ServerOptions{Log: s.log, Registerer: s.process.Registry})
 }
 
 // transport bounds what callers may do with their connections, and how long they may have one.
@@ -164,92 +148,53 @@ func (s *Server) wire() error {
 	if err != nil {
 		return fmt.Errorf("compile the rules of the protos: %w", err)
 	}
-	calls, err := interceptor.NewCalls("server", s.registry)
-	if err != nil {
-		return fmt.Errorf("register the metrics of calls: %w", err)
+	if err := s.process.NewGRPC(auth, validator, append(transport(maxConnectionAge), grpc.Creds(creds))...); err != nil {
+		return err
 	}
-	ending, end := context.WithCancel(context.Background())
-	s.end = end
-	s.grpc = grpc.NewServer(append(transport(maxConnectionAge), grpc.Creds(creds), s.tracer.Server(),
-		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Recover(s.log), auth.Unary, interceptor.Log(s.log), interceptor.Validate(validator)),
-		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.EndStreams(ending), interceptor.RecoverStream(s.log), auth.Stream, interceptor.LogStream(s.log), interceptor.ValidateStream(validator)))...)
 	s.payments.contacts = contacts
-	paymentv1.RegisterPaymentServiceServer(s.grpc, s.payments)
-	healthv1.RegisterHealthServer(s.grpc, s.health)
-	s.health.SetServingStatus(paymentv1.PaymentService_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
+	paymentv1.RegisterPaymentServiceServer(s.process.GRPC, s.payments)
+	s.process.AddHealth()
 	if s.config.GRPC.EnableReflection {
-		reflection.Register(s.grpc)
+		reflection.Register(s.process.GRPC)
 	}
-	s.http = &http.Server{Handler: s.pages(), ReadHeaderTimeout: httpTimeout, WriteTimeout: httpTimeout}
 	return nil
 }
 
 func (s *Server) listen(ctx context.Context) (err error) {
-	var listen net.ListenConfig
 	if s.store != nil && (s.identity == nil || s.identity.Ready() == nil) {
-		if s.grpcListener, err = listen.Listen(ctx, "tcp", s.config.GRPC.Address); err != nil {
+		if s.listener, err = s.process.Listen(ctx, s.config.GRPC.Address); err != nil {
 			return fmt.Errorf("grpc.address: %w", err)
 		}
-		s.closers = append(s.closers, func() error { return ignoreClosed(s.grpcListener.Close()) })
 	}
-	if s.httpListener, err = listen.Listen(ctx, "tcp", s.config.HTTP.Address); err != nil {
+	if err := s.process.ListenHTTP(ctx, s.config.HTTP.Address, s.process.Pages(s.state, s.services)); err != nil {
 		return fmt.Errorf("http.address: %w", err)
 	}
-	s.closers = append(s.closers, func() error { return ignoreClosed(s.httpListener.Close()) })
 	return nil
-}
-
-func ignoreClosed(err error) error {
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
 }
 
 // GRPCAddress is where the payment API is, with the port that was free where the configuration says 0; while New had no
 // certificate or no store yet, it is what the configuration says.
 func (s *Server) GRPCAddress() string {
-	if s.grpcListener == nil {
+	if s.listener == nil {
 		return s.config.GRPC.Address
 	}
-	return s.grpcListener.Addr().String()
+	return s.listener.Addr().String()
 }
 
 // Services are the other services, for a process that has more to ask of them.
 func (s *Server) Services() *services.Manager { return s.services }
 
 // HTTPAddress is where /health and /metrics are.
-func (s *Server) HTTPAddress() string { return s.httpListener.Addr().String() }
+func (s *Server) HTTPAddress() string { return s.process.HTTPAddress() }
 
 // Run serves until ctx ends or a server fails. Then calls under way may end, for as long as the configuration says; the
 // identity and the store are closed last.
 func (s *Server) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := s.serve(ctx); err != nil && ctx.Err() == nil {
-			cancel(err)
-		}
-	})
-	running.Go(func() {
-		if err := s.http.Serve(s.httpListener); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			cancel(fmt.Errorf("serve /health and /metrics: %w", err))
-		}
-	})
-	running.Go(func() { s.sweep(ctx) })
-	running.Go(func() { s.watchServices(ctx) })
+	beside := []func(context.Context){s.sweep, s.watchServices}
 	if s.policy != nil {
-		running.Go(func() { s.policy.Watch(ctx) })
+		beside = append(beside, s.policy.Watch)
 	}
-	<-ctx.Done()
-	s.stop()
-	running.Wait()
-	err := s.close()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		err = errors.Join(cause, err)
-	}
-	return err
+	return s.process.Run(ctx, s.serve, beside...)
 }
 
 // serve serves the payment API as soon as the process can prove who it is and has its store: until then its port is closed,
@@ -267,42 +212,18 @@ func (s *Server) serve(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	listener := s.grpcListener
+	listener := s.listener
 	if listener == nil {
-		var listen net.ListenConfig
-		if listener, err = listen.Listen(ctx, "tcp", s.config.GRPC.Address); err != nil {
+		if listener, err = s.process.Listen(ctx, s.config.GRPC.Address); err != nil {
 			return fmt.Errorf("grpc.address: %w", err)
 		}
 	}
 	s.serving.Store(true)
 	s.log.Info("serving", "grpc", listener.Addr().String(), "http", s.HTTPAddress())
-	if err := s.grpc.Serve(listener); err != nil {
+	if err := s.process.GRPC.Serve(listener); err != nil {
 		return fmt.Errorf("serve the payment API: %w", err)
 	}
 	return nil
-}
-
-func (s *Server) stop() {
-	s.health.Shutdown() // before the calls end: whoever watches sends no new ones
-	s.end()
-	s.log.Info("stopping", "within", s.config.GRPC.ShutdownTimeout().String())
-	hurry := time.AfterFunc(s.config.GRPC.ShutdownTimeout(), s.grpc.Stop)
-	s.grpc.GracefulStop()
-	hurry.Stop()
-	limited, cancel := context.WithTimeout(context.Background(), httpTimeout)
-	defer cancel()
-	if err := s.http.Shutdown(limited); err != nil {
-		s.log.Warn("the HTTP server does not end", "error", err.Error())
-	}
-}
-
-func (s *Server) close() error {
-	var errs []error
-	for i := len(s.closers) - 1; i >= 0; i-- {
-		errs = append(errs, s.closers[i]())
-	}
-	s.closers = nil
-	return errors.Join(errs...)
 }
 
 func (s *Server) sweep(ctx context.Context) {

@@ -32,41 +32,33 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/jia-app/paymesh/payment/config"
-	"github.com/jia-app/paymesh/payment/contactv1"
+	"github.com/jia-app/paymesh/payment/contacttest"
 	"github.com/jia-app/paymesh/payment/logtest"
 	"github.com/jia-app/paymesh/payment/paymentv1"
 )
 
-// people is a contact service that knows user_1, and holds calls about user_slow until it is told.
-type people struct {
-	contactv1.UnimplementedContactServiceServer
-	address string
-	hold    chan struct{}
-	mu      sync.Mutex
-	seen    metadata.MD
-}
-
-func (p *people) GetUserInfo(ctx context.Context, r *contactv1.GetUserInfoRequest) (*contactv1.GetUserInfoResponse, error) {
-	p.mu.Lock()
-	p.seen, _ = metadata.FromIncomingContext(ctx)
-	p.mu.Unlock()
-	switch r.GetUserId() {
-	case "user_slow":
-		<-p.hold
-	case "user_1":
-	case "user_secret":
-		return nil, status.Error(codes.PermissionDenied, "no rule admits you")
-	default:
-		return nil, status.Error(codes.NotFound, "no such user")
+// answers know user_1, and hold calls about user_slow until they are told.
+func answers(hold chan struct{}) func(context.Context, string) error {
+	return func(_ context.Context, user string) error {
+		switch user {
+		case "user_slow":
+			<-hold
+		case "user_1":
+		case "user_secret":
+			return status.Error(codes.PermissionDenied, "no rule admits you")
+		default:
+			return status.Error(codes.NotFound, "no such user")
+		}
+		return nil
 	}
-	return &contactv1.GetUserInfoResponse{User: &contactv1.User{UserId: r.GetUserId()}}, nil
 }
 
-type lab struct {
+type running struct {
 	t      *testing.T
 	config config.Config
 	server *Server
-	people *people
+	people *contacttest.Service
+	hold   chan struct{} // of calls about user_slow
 	log    *logtest.Log
 	key    *ecdsa.PrivateKey
 	stop   func() error
@@ -82,18 +74,10 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 }
 
 // start runs a service behind a sidecar, which the test plays, with a contact service on loopback.
-func start(t *testing.T, change func(*config.Config), contactCreds credentials.TransportCredentials) *lab {
+func start(t *testing.T, change func(*config.Config), contactCreds credentials.TransportCredentials) *running {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &lab{t: t, people: &people{address: listener.Addr().String(), hold: make(chan struct{})}, log: &logtest.Log{}, key: newKey(t)}
-	contact := grpc.NewServer(grpc.Creds(contactCreds))
-	contactv1.RegisterContactServiceServer(contact, l.people)
-	go contact.Serve(listener) //nolint:errcheck // it ends with the test
-	t.Cleanup(contact.Stop)
-
+	l := &running{t: t, hold: make(chan struct{}), log: &logtest.Log{}, key: newKey(t)}
+	l.people = contacttest.Start(t, contacttest.Options{Answer: answers(l.hold), Server: []grpc.ServerOption{grpc.Creds(contactCreds)}})
 	dir := t.TempDir()
 	point, err := l.key.PublicKey.Bytes()
 	if err != nil {
@@ -104,7 +88,7 @@ func start(t *testing.T, change func(*config.Config), contactCreds credentials.T
 	c := config.Default()
 	c.GRPC.Address, c.HTTP.Address = "127.0.0.1:0", "127.0.0.1:0"
 	c.ServiceMesh.Enabled, c.ServiceMesh.TrustXFCC, c.ServiceMesh.SPIFFEID = true, true, "spiffe://jia.app/payment-service"
-	c.ExternalServices.ContactService.Address = listener.Addr().String()
+	c.ExternalServices.ContactService.Address = l.people.Address
 	c.Store.Path = filepath.Join(dir, "payments.db")
 	c.Auth.AllowedSPIFFEIDs = []string{"spiffe://jia.app/api-gateway"}
 	c.Auth.JWT.Issuer, c.Auth.JWT.Audience, c.Auth.JWT.JWKSFile = "https://issuer", "payments", write(t, filepath.Join(dir, "jwks.json"), keys)
@@ -119,7 +103,7 @@ func start(t *testing.T, change func(*config.Config), contactCreds credentials.T
 	return l
 }
 
-func (l *lab) run() {
+func (l *running) run() {
 	l.t.Helper()
 	s, err := New(l.t.Context(), l.config, slog.New(slog.NewJSONHandler(l.log, nil)))
 	if err != nil {
@@ -145,7 +129,7 @@ func write(t *testing.T, path string, text []byte) string {
 	return path
 }
 
-func (l *lab) token(subject string) string {
+func (l *running) token(subject string) string {
 	l.t.Helper()
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": "https://issuer", "aud": "payments", "sub": subject, "exp": time.Now().Add(time.Minute).Unix()})
 	token.Header["kid"] = "k"
@@ -156,7 +140,7 @@ func (l *lab) token(subject string) string {
 	return text
 }
 
-func (l *lab) dial(creds credentials.TransportCredentials) *grpc.ClientConn {
+func (l *running) dial(creds credentials.TransportCredentials) *grpc.ClientConn {
 	l.t.Helper()
 	conn, err := grpc.NewClient(l.server.GRPCAddress(), grpc.WithTransportCredentials(creds))
 	if err != nil {
@@ -166,14 +150,14 @@ func (l *lab) dial(creds credentials.TransportCredentials) *grpc.ClientConn {
 	return conn
 }
 
-func (l *lab) client() paymentv1.PaymentServiceClient {
+func (l *running) client() paymentv1.PaymentServiceClient {
 	return paymentv1.NewPaymentServiceClient(l.dial(insecure.NewCredentials()))
 }
 
 const gateway = "URI=spiffe://jia.app/api-gateway"
 
 // as is a call of a user through the gateway, as the sidecar passes it on.
-func (l *lab) as(subject, key string) context.Context {
+func (l *running) as(subject, key string) context.Context {
 	pairs := []string{"x-forwarded-client-cert", gateway, "authorization", "Bearer " + l.token(subject)}
 	if key != "" {
 		pairs = append(pairs, "idempotency-key", key)
@@ -282,10 +266,9 @@ func TestWhatIsRefusedBeforeItBeginsIsNotRemembered(t *testing.T) {
 	if _, err := client.CreatePayment(l.as("ann", "k"), order("order-1")); err != nil {
 		t.Error(err)
 	}
-	l.people.mu.Lock()
-	defer l.people.mu.Unlock()
+	calls := l.people.Calls()
 	for _, name := range []string{"authorization", "idempotency-key", "x-forwarded-client-cert"} {
-		if len(l.people.seen.Get(name)) > 0 {
+		if len(calls[len(calls)-1].Metadata.Get(name)) > 0 {
 			t.Errorf("the contact service is sent the caller's %s", name)
 		}
 	}
@@ -299,7 +282,7 @@ func TestACallUnderWayHoldsItsKeyAndEndsBeforeTheProcess(t *testing.T) {
 	done := make(chan error, 1)
 	ctx := l.as("ann", "k")
 	go func() { _, err := client.CreatePayment(ctx, slow); done <- err }()
-	logtest.Eventually(t, func() bool { l.people.mu.Lock(); defer l.people.mu.Unlock(); return l.people.seen != nil })
+	logtest.Eventually(t, func() bool { return len(l.people.Calls()) > 0 })
 	_, err := client.CreatePayment(l.as("ann", "k"), slow)
 	wantError(t, err, codes.Aborted, "IDEMPOTENCY_KEY_IN_FLIGHT")
 	if details := status.Convert(err).Details(); len(details) != 2 || details[1].(*errdetails.RetryInfo).GetRetryDelay().AsDuration() <= 0 {
@@ -308,7 +291,7 @@ func TestACallUnderWayHoldsItsKeyAndEndsBeforeTheProcess(t *testing.T) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- l.stop() }()
 	logtest.Eventually(t, func() bool { return strings.Contains(l.log.String(), `"stopping"`) })
-	close(l.people.hold)
+	close(l.hold)
 	if err := <-done; err != nil {
 		t.Errorf("the call under way: %v", err)
 	}
@@ -334,7 +317,7 @@ func TestWhoWatchesTheHealthIsToldAndDoesNotHoldUpTheEnd(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(20 * time.Second):
-		l.server.grpc.Stop()
+		l.server.process.GRPC.Stop()
 		t.Error("the process waits for who watches")
 	}
 	if answer, err := watch.Recv(); err == nil && answer.GetStatus() == healthv1.HealthCheckResponse_SERVING {
@@ -367,7 +350,7 @@ func TestCallsWithoutBothProofsAreRefused(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", name, err, c.want)
 		}
 	}
-	for service, info := range l.server.grpc.GetServiceInfo() {
+	for service, info := range l.server.process.GRPC.GetServiceInfo() {
 		if service == healthv1.Health_ServiceDesc.ServiceName {
 			continue // open to all: it says nothing but whether the process serves
 		}
@@ -436,7 +419,7 @@ func TestAPathWithoutItsSlashIsRefused(t *testing.T) { // CVE-2026-33186
 	}
 }
 
-func (l *lab) page(path string, want int) string {
+func (l *running) page(path string, want int) string {
 	l.t.Helper()
 	answer, err := http.Get("http://" + l.server.HTTPAddress() + path)
 	if err != nil {

@@ -13,19 +13,16 @@ import (
 	"github.com/jia-app/paymesh/payment/config"
 	"github.com/jia-app/paymesh/payment/logtest"
 	"github.com/jia-app/paymesh/payment/store"
+	"github.com/jia-app/paymesh/test/lab"
 )
 
 // late runs a service whose store another process has.
-func late(t *testing.T) (*lab, *store.Store) {
+func late(t *testing.T) (*running, *store.Store) {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = free.Close()
 	var before *store.Store
 	l := start(t, func(c *config.Config) {
-		c.GRPC.Address, c.Store.Path = free.Addr().String(), filepath.Join(t.TempDir(), "payments.db")
+		c.GRPC.Address, c.Store.Path = lab.FreeAddress(t), filepath.Join(t.TempDir(), "payments.db")
+		var err error
 		if before, err = store.Open(t.Context(), c.Store.Path, store.Options{}); err != nil {
 			t.Fatal(err)
 		}

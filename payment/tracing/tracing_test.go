@@ -12,10 +12,10 @@ import (
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/jia-app/paymesh/payment/contacttest"
 	"github.com/jia-app/paymesh/payment/contactv1"
 )
 
@@ -37,38 +37,26 @@ func (c *collector) Export(_ context.Context, r *collectorv1.ExportTraceServiceR
 	return &collectorv1.ExportTraceServiceResponse{}, nil
 }
 
-// contacts remembers what came with a call.
-type contacts struct {
-	contactv1.UnimplementedContactServiceServer
-	seen metadata.MD
-}
-
-func (c *contacts) GetUserInfo(ctx context.Context, _ *contactv1.GetUserInfoRequest) (*contactv1.GetUserInfoResponse, error) {
-	c.seen, _ = metadata.FromIncomingContext(ctx)
-	return &contactv1.GetUserInfoResponse{}, nil
-}
-
-func serve(t *testing.T, register func(*grpc.Server), opts ...grpc.ServerOption) string {
+// collect starts a collector.
+func collect(t *testing.T) (c *collector, address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(opts...)
-	register(server)
+	c = &collector{}
+	server := grpc.NewServer()
+	collectorv1.RegisterTraceServiceServer(server, c)
 	go server.Serve(listener) //nolint:errcheck // it ends with the test
 	t.Cleanup(server.Stop)
-	return listener.Addr().String()
+	return c, listener.Addr().String()
 }
 
-func call(t *testing.T, tracer *Tracer) *contacts {
+// call calls a contact service, and returns with what the call came there.
+func call(t *testing.T, tracer *Tracer) metadata.MD {
 	t.Helper()
-	c := &contacts{}
-	address := serve(t, func(s *grpc.Server) {
-		contactv1.RegisterContactServiceServer(s, c)
-		healthv1.RegisterHealthServer(s, health.NewServer())
-	}, tracer.Server())
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), tracer.Client())
+	c := contacttest.Start(t, contacttest.Options{Server: []grpc.ServerOption{tracer.Server()}})
+	conn, err := grpc.NewClient(c.Address, grpc.WithTransportCredentials(insecure.NewCredentials()), tracer.Client())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,17 +71,17 @@ func call(t *testing.T, tracer *Tracer) *contacts {
 	if err := tracer.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return c.Calls()[0].Metadata
 }
 
 func TestACallIsOneTraceAtTheCollector(t *testing.T) {
-	c := &collector{}
-	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+serve(t, func(s *grpc.Server) { collectorv1.RegisterTraceServiceServer(s, c) }))
+	c, address := collect(t)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+address)
 	tracer, err := Start(t.Context(), "payment-service", os.LookupEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if call(t, tracer).seen.Get("traceparent") == nil {
+	if call(t, tracer).Get("traceparent") == nil {
 		t.Error("the call carries no trace")
 	}
 	c.mu.Lock()
@@ -118,7 +106,7 @@ func TestWithoutACollectorNothingIsRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := call(t, tracer).seen.Get("traceparent"); got != nil {
+	if got := call(t, tracer).Get("traceparent"); got != nil {
 		t.Errorf("the call carries %v", got)
 	}
 }

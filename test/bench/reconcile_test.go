@@ -152,7 +152,7 @@ func build(b *testing.B, size int) *world {
 	w.registry = registry.New(api, id, registry.Options{AuditInterval: time.Hour, Logger: logr.Discard()}) // no audit in the figures
 	w.reconciler = controllers.NewIdentities(w.cached, &events.FakeRecorder{}, controllers.IdentityOptions{
 		Cluster: id, SPIRE: w.registry, Grace: time.Hour, BrakeCount: retention.DefaultBrakeCount, BrakeShare: retention.DefaultBrakeShare,
-		DefaultTTL: time.Hour, CATTL: 24 * time.Hour, RetryInterval: time.Hour, Clock: clock.RealClock{},
+		DefaultTTL: time.Hour, CATTL: 24 * time.Hour, AgentTTL: time.Hour, RetryInterval: time.Hour, Clock: clock.RealClock{},
 	}).Identities
 	var running sync.WaitGroup
 	for _, start := range []func(context.Context) error{reader.Start, w.registry.Start, api.Start} {

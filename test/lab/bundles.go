@@ -2,24 +2,19 @@ package lab
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"math/big"
-	"net/url"
-	"time"
 
 	bundlev1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/bundle/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	"google.golang.org/grpc/codes"
+
+	"github.com/jia-app/paymesh/test/authority"
 )
 
 // SetBundle gives the server a bundle of another trust domain, with one certificate authority.
 func (s *SPIREServer) SetBundle(t T, trustDomain string) {
 	t.Helper()
 	answer, err := bundlev1.NewBundleClient(s.conn).BatchSetFederatedBundle(context.Background(), &bundlev1.BatchSetFederatedBundleRequest{
-		Bundle: []*types.Bundle{{TrustDomain: trustDomain, X509Authorities: []*types.X509Certificate{{Asn1: authority(t, trustDomain)}}}},
+		Bundle: []*types.Bundle{{TrustDomain: trustDomain, X509Authorities: []*types.X509Certificate{{Asn1: authority.New(t, trustDomain).Certificate.Raw}}}},
 	})
 	if err != nil {
 		t.Fatalf("set the bundle of %s: %v", trustDomain, err)
@@ -41,23 +36,4 @@ func (s *SPIREServer) DeleteBundle(t T, trustDomain string, mode bundlev1.BatchD
 	if status := answer.Results[0].Status; codes.Code(status.Code) != codes.OK {
 		t.Fatalf("delete the bundle of %s: %v", trustDomain, status)
 	}
-}
-
-// authority is a self-signed certificate authority of a trust domain.
-func authority(t T, trustDomain string) []byte {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatalf("make a key: %v", err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		URIs: []*url.URL{{Scheme: "spiffe", Host: trustDomain}},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatalf("make a certificate authority: %v", err)
-	}
-	return der
 }

@@ -6,6 +6,7 @@ package lab
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,15 +121,21 @@ func dir(t T, of string) string {
 	return path
 }
 
-// freePort finds a TCP port on loopback that nothing listens on.
-func freePort(t T) int {
+// FreePort finds a TCP port on loopback that nothing listens on.
+func FreePort(t T) int {
+	t.Helper()
+	return int(netip.MustParseAddrPort(FreeAddress(t)).Port())
+}
+
+// FreeAddress is host:port of such a port.
+func FreeAddress(t T) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it returns at once
 	if err != nil {
 		t.Fatalf("find a free port: %v", err)
 	}
 	defer listener.Close() //nolint:errcheck // nothing was sent
-	return listener.Addr().(*net.TCPAddr).Port
+	return listener.Addr().String()
 }
 
 // Eventually polls until check returns nil, and fails the test with its last error when that takes longer than within.

@@ -54,7 +54,7 @@ type Manager struct {
 func StartManager(t T, o ManagerOptions) *Manager {
 	t.Helper()
 	m := &Manager{
-		metrics: fmt.Sprintf("127.0.0.1:%d", freePort(t)), token: o.APIServer.metricsToken(t),
+		metrics: fmt.Sprintf("127.0.0.1:%d", FreePort(t)), token: o.APIServer.metricsToken(t),
 		client: &http.Client{Timeout: scrapeTimeout, Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}, // the certificate is its own, and new at each start
 		}},
@@ -64,8 +64,8 @@ func StartManager(t T, o ManagerOptions) *Manager {
 		"--trust-domain=" + TrustDomain, "--cluster-name=" + ClusterName,
 		"--spire-server-socket=" + o.SPIREServer.Socket, "--workload-api=" + o.Agent.WorkloadAPI,
 		"--metrics-bind-address=" + m.metrics,
-		fmt.Sprintf("--health-probe-bind-address=127.0.0.1:%d", freePort(t)),
-		fmt.Sprintf("--xds-bind-address=127.0.0.1:%d", freePort(t)),
+		fmt.Sprintf("--health-probe-bind-address=127.0.0.1:%d", FreePort(t)),
+		fmt.Sprintf("--xds-bind-address=127.0.0.1:%d", FreePort(t)),
 		"--xds-address=paymesh-xds." + managerNamespace + ".svc:18000",
 		"--proxy-image=envoy", "--workload-api-host-path=/run/spire/agent-sockets",
 	}, o.Arguments...)

@@ -96,7 +96,7 @@ plugins {
 func StartSPIREServer(t T, options SPIREOptions) *SPIREServer {
 	t.Helper()
 	s := &SPIREServer{options: options, dir: dir(t, "spire-server"), binary: Binary(t, "spire-server")}
-	port := freePort(t)
+	port := FreePort(t)
 	s.Address, s.Socket = fmt.Sprintf("127.0.0.1:%d", port), filepath.Join(s.dir, "api.sock")
 	values := map[string]any{
 		"CacheReload": cmp.Or(options.CacheReload, 100*time.Millisecond), "EventsBasedCache": options.EventsBasedCache,
@@ -108,7 +108,7 @@ func StartSPIREServer(t T, options SPIREOptions) *SPIREServer {
 		values["KubeConfig"] = options.APIServer.KubeConfig
 	}
 	if options.Telemetry {
-		metricsPort := freePort(t)
+		metricsPort := FreePort(t)
 		values["MetricsPort"], s.Metrics = metricsPort, fmt.Sprintf("http://127.0.0.1:%d/metrics", metricsPort)
 	}
 	writeConfig(t, filepath.Join(s.dir, "server.conf"), serverConfig, values)

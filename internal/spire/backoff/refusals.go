@@ -89,7 +89,8 @@ func (r *Refusals) Note(owner spire.Owner, plan spire.Plan, results []client.Res
 	}
 	r.keep(owner, list)
 	for _, one := range list {
-		if left := one.next.Sub(now); wait == 0 || left < wait {
+		// One whose time has come got no answer: the least that is not zero has it tried at once.
+		if left := max(one.next.Sub(now), 1); wait == 0 || left < wait {
 			wait = left
 		}
 	}

@@ -44,6 +44,10 @@ func TestARefusedWriteWaitsTwiceAsLongEachTimeAndTheOthersDoNotWait(t *testing.T
 		t.Error("what has changed is another write, which nobody has refused")
 	}
 	refusals.Note(owner, spire.Plan{Create: []spire.Entry{bad}}, []client.Result{refused})
+	clock.Step(time.Minute)
+	if wait := refusals.Note(owner, spire.Plan{Create: []spire.Entry{bad}}, nil); wait <= 0 {
+		t.Errorf("one whose time has come, and that got no answer, waits for %s: nobody would wake it", wait)
+	}
 	if refusals.Forget(owner); len(refusals.of) != 0 {
 		t.Error("an owner that is gone is remembered")
 	}

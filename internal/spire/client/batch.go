@@ -42,9 +42,14 @@ func NewBatcher(c *Client) *Batcher {
 }
 
 // Apply writes a plan as Client.Apply does, and returns the results of this plan alone. It returns once the call has ended
-// that the plan shares, which goes on until the last caller's ctx ends.
+// that the plan shares, which goes on until the last caller's ctx ends. A plan that is more than one call has its calls to itself:
+// nobody else's waits for all of them.
 func (b *Batcher) Apply(ctx context.Context, plan spire.Plan) ([]Result, error) {
-	o := &order{ctx: ctx, plan: plan, size: len(plan.IDs()), taken: make(chan struct{}), done: make(chan struct{})}
+	size := len(plan.IDs())
+	if size > batchSize {
+		return b.apply(ctx, plan)
+	}
+	o := &order{ctx: ctx, plan: plan, size: size, taken: make(chan struct{}), done: make(chan struct{})}
 	b.mu.Lock()
 	b.waiting = append(b.waiting, o)
 	b.mu.Unlock()

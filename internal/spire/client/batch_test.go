@@ -77,6 +77,25 @@ func idsOf(results []Result) []string {
 	return ids
 }
 
+func TestAPlanOfSeveralCallsKeepsNobodyElseWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &slow{}
+		b := batching(s)
+		var ids []string
+		for i := range batchSize + 1 {
+			ids = append(ids, fmt.Sprintf("of-many-%d", i))
+		}
+		for range batchesInFlight {
+			go func() { _, _ = b.Apply(t.Context(), creates(ids...)) }()
+		}
+		synctest.Wait()
+		start := time.Now()
+		if _, err := b.Apply(t.Context(), creates("single")); err != nil || time.Since(start) != time.Second {
+			t.Errorf("a single entry took %s (%v), and its call 1s", time.Since(start), err)
+		}
+	})
+}
+
 func TestPlansThatComeWhileCallsAreUnderWayShareTheNextAndEachGetsItsOwnResults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &slow{}

@@ -3,6 +3,8 @@
 package retention
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +50,16 @@ func (s *Surplus) Due(owner spire.Owner, surplus []string) (due []string, linger
 		delete(s.since, owner)
 	}
 	return due, lingers
+}
+
+// Retain forgets what of an owner's surplus entries is in surplus no more, and begins to count for none.
+func (s *Surplus) Retain(owner spire.Owner, surplus []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.since[owner], func(id string, _ time.Time) bool { return !slices.Contains(surplus, id) })
+	if len(s.since[owner]) == 0 {
+		delete(s.since, owner)
+	}
 }
 
 // Deleted drops entries of an owner that are gone now, and so are in surplus no more.

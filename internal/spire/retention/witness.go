@@ -1,6 +1,7 @@
 package retention
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,6 +62,7 @@ func (w *Witness) Left(owner spire.Owner) {
 		return
 	}
 	w.seen[owner] = false
+	w.went = slices.DeleteFunc(w.went, func(o spire.Owner) bool { return o == owner }) // it was back meanwhile
 	w.went = append(w.went, owner)
 	if len(w.went) > mostGone {
 		if there := w.seen[w.went[0]]; !there {

@@ -29,4 +29,16 @@ func TestEntriesWithoutAnObjectAreRemovedOnlyWhereItWasSeen(t *testing.T) {
 	if w.Knows(known) || len(w.seen) > mostGone+1 {
 		t.Errorf("%d are remembered, or the one that went first is", len(w.seen))
 	}
+	back := ownerNamed("back")
+	w.Saw(back)
+	w.Left(back)
+	w.Saw(back)
+	for i := range mostGone - 1 {
+		w.Left(ownerNamed(fmt.Sprintf("gone-since-%d", i)))
+	}
+	w.Left(back)
+	w.Left(ownerNamed("one more"))
+	if !w.Knows(back) {
+		t.Error("who came back and went again is forgotten by when it went first")
+	}
 }

@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -66,15 +65,7 @@ func startEnvoy(t *testing.T, r *testReplica, api string) *lab.Envoy {
 	})
 }
 
-func freePort(t *testing.T) uint32 {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close() //nolint:errcheck // nothing was sent
-	return uint32(listener.Addr().(*net.TCPAddr).Port)
-}
+func freePort(t *testing.T) uint32 { return uint32(lab.FreePort(t)) }
 
 // served is a listener at a port whose routes answer with a text, or with what a cluster answers.
 type served struct {
@@ -249,7 +240,7 @@ func TestARealEnvoyMovesToAnotherReplicaAndIsSentNothing(t *testing.T) {
 	answers(t, port, "contact")
 
 	next := New(Options{Address: r.Address(), Source: r.operator(), Cluster: r.options.Cluster, Log: discard})
-	if err := next.Set(payKey, ca.id("/pay"), of()); err != nil {
+	if err := next.Set(payKey, ca.ID("/pay"), of()); err != nil {
 		t.Fatal(err)
 	}
 	next.SetEndpoints(contactKey, endpoints)

@@ -98,7 +98,7 @@ func TestABoundStreamReachesNothingOfOthers(t *testing.T) {
 	})
 	t.Run("by secrets", func(t *testing.T) {
 		p := bound()
-		p.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.SecretType, ResourceNamesSubscribe: []string{ca.id("/contact").String()}})
+		p.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resource.SecretType, ResourceNamesSubscribe: []string{ca.ID("/contact").String()}})
 		if err := p.wantEnd(); status.Code(err) != codes.InvalidArgument || r.refused(reasonType) != 1 {
 			t.Errorf("the stream ended with %v", err)
 		}
@@ -200,7 +200,7 @@ func TestAPanicEndsItsStreamAlone(t *testing.T) {
 		}
 	})
 	r.Server.mu.Lock()
-	r.configs[otherKey] = &objectConfig{id: ca.id("/contact")}
+	r.configs[otherKey] = &objectConfig{id: ca.ID("/contact")}
 	r.Server.mu.Unlock()
 	p := connect(t, r.dial(ca.issue("/contact", time.Hour)), otherKey.NodeID("contact-1"), nil).subscribe(nil, nil)
 	if err := p.wantEnd(); status.Code(err) != codes.Internal {
@@ -219,8 +219,8 @@ func TestNobodyConnectsWithoutAGoodCertificate(t *testing.T) {
 	ca := newAuthority(t, "jia.app")
 	for name, as := range map[string]*source{
 		"an expired certificate":        ca.issue("/pay", -time.Minute),
-		"a certificate of another root": {svid: newAuthority(t, "jia.app").issue("/pay", time.Hour).svid, of: ca.bundle()},
-		"another trust domain":          {svid: newAuthority(t, "evil.example").issue("/pay", time.Hour).svid, of: ca.bundle()},
+		"a certificate of another root": {svid: newAuthority(t, "jia.app").issue("/pay", time.Hour).svid, of: ca.Bundle()},
+		"another trust domain":          {svid: newAuthority(t, "evil.example").issue("/pay", time.Hour).svid, of: ca.Bundle()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := startReplica(t, ca)

@@ -48,7 +48,7 @@ var (
 type testReplica struct {
 	*Server
 	t       testing.TB
-	ca      *authority
+	ca      domain
 	metrics *prometheus.Registry
 	stop    func()
 
@@ -56,10 +56,10 @@ type testReplica struct {
 	log []string
 }
 
-func startReplica(t testing.TB, ca *authority) *testReplica {
+func startReplica(t testing.TB, ca domain) *testReplica {
 	t.Helper()
 	r := &testReplica{t: t, ca: ca, metrics: prometheus.NewRegistry()}
-	cluster := mesh.ClusterID{TrustDomain: ca.td, Name: "test"}
+	cluster := mesh.ClusterID{TrustDomain: ca.TrustDomain, Name: "test"}
 	log := funcr.New(func(_, args string) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -349,7 +349,7 @@ func mustAny(m proto.Message) *anypb.Any {
 
 func (r *testReplica) set(key mesh.ProxyKey, path string, of xds.Resources) {
 	r.t.Helper()
-	if err := r.Set(key, r.ca.id(path), of); err != nil {
+	if err := r.Set(key, r.ca.ID(path), of); err != nil {
 		r.t.Fatal(err)
 	}
 }

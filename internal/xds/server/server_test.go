@@ -338,14 +338,14 @@ func TestWhatWouldHangAProxyIsRefused(t *testing.T) {
 		"another trust domain":  {func(*xds.Resources) {}, "other.test", "trust domain"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := New(Options{Cluster: mesh.ClusterID{TrustDomain: ca.td, Name: "test"}, Log: discard})
+			s := New(Options{Cluster: mesh.ClusterID{TrustDomain: ca.TrustDomain, Name: "test"}, Log: discard})
 			good := rendered([]string{"a"}, []string{"in"})
-			if err := s.Set(payKey, ca.id("/pay"), good); err != nil {
+			if err := s.Set(payKey, ca.ID("/pay"), good); err != nil {
 				t.Fatal(err)
 			}
 			bad := rendered([]string{"a"}, []string{"in"})
 			tc.change(&bad)
-			err := s.Set(payKey, newAuthority(t, tc.id).id("/pay"), bad)
+			err := s.Set(payKey, newAuthority(t, tc.id).ID("/pay"), bad)
 			if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "meshservice/payments/pay") {
 				t.Errorf("got %v, want an error with %q and the object", err, tc.want)
 			}
@@ -411,17 +411,17 @@ func TestOneIdentityCannotOpenStreamsWithoutEnd(t *testing.T) {
 	l := newLimits()
 	a := newAuthority(t, "jia.app")
 	taken := 0
-	for l.take(a.id("/wild")) != nil {
+	for l.take(a.ID("/wild")) != nil {
 		taken++
 	}
 	if taken < streamBurst || taken > maxStreams {
 		t.Errorf("%d streams", taken)
 	}
-	if l.take(a.id("/other")) == nil {
+	if l.take(a.ID("/other")) == nil {
 		t.Error("another identity is refused with it")
 	}
-	l.give(a.id("/other"))
-	if _, has := l.byID[a.id("/other")]; has {
+	l.give(a.ID("/other"))
+	if _, has := l.byID[a.ID("/other")]; has {
 		t.Error("what is not used is kept")
 	}
 }
@@ -455,7 +455,7 @@ func TestARevokedIdentityIsNotLetInBySessionResumption(t *testing.T) {
 			t.Fatalf("before: %v", err)
 		}
 	}
-	r.options.Source.(*source).trust(newAuthority(t, "jia.app").bundle())
+	r.options.Source.(*source).trust(newAuthority(t, "jia.app").Bundle())
 	if err := shake(); err == nil {
 		t.Error("let in after its authority was revoked")
 	}

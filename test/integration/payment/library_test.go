@@ -180,7 +180,7 @@ func TestTheProcessWaitsForItsIdentityAndServesAsSoonAsThereIsAnEntry(t *testing
 
 func TestTheProcessWaitsForItsAgent(t *testing.T) {
 	payments, contacts := enter(t, name(t, "payment-service")), enter(t, name(t, "contact-service"))
-	p := prepare(t, payments, contacts, &contact{address: freeAddress(t)})
+	p := prepare(t, payments, contacts, &contact{address: lab.FreeAddress(t)})
 	socket := filepath.Join(t.TempDir(), "agent.sock")
 	p.env["MTLS_WORKLOAD_API"] = "unix://" + socket
 	p.start(t)
@@ -195,7 +195,7 @@ func TestTheProcessWaitsForItsAgent(t *testing.T) {
 
 func TestAProcessThatIsToldToEndWhileItWaitsEnds(t *testing.T) {
 	contacts := enter(t, name(t, "contact-service"))
-	p := prepare(t, name(t, "payment-service"), contacts, &contact{address: freeAddress(t)})
+	p := prepare(t, name(t, "payment-service"), contacts, &contact{address: lab.FreeAddress(t)})
 	p.start(t)
 	p.await(t, http.StatusServiceUnavailable, "WAITING_FOR_IDENTITY")
 	if err := p.stop(t); err != nil {
@@ -255,7 +255,7 @@ func served(address string) ([]string, error) {
 
 func TestWithoutAPolicyTheProcessDoesNotStart(t *testing.T) {
 	for text, want := range map[string]string{"rules:\n": "rules: want a list, not nothing", "rules: [{name: a}]\n": "rules[0].spiffe_id: is"} {
-		p := prepare(t, name(t, "payment-service"), name(t, "contact-service"), &contact{address: freeAddress(t)})
+		p := prepare(t, name(t, "payment-service"), name(t, "contact-service"), &contact{address: lab.FreeAddress(t)})
 		p.allow(t, text)
 		p.start(t)
 		if err := <-p.ended; err == nil || !contains(p.log, "the payment service ends", "auth.policy_file: ", want) {

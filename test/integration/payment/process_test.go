@@ -12,7 +12,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -37,6 +36,7 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/workload"
+	"github.com/jia-app/paymesh/payment/contacttest"
 	"github.com/jia-app/paymesh/payment/contactv1"
 	"github.com/jia-app/paymesh/payment/interceptor"
 	"github.com/jia-app/paymesh/payment/logtest"
@@ -77,7 +77,7 @@ type process struct {
 func prepare(t *testing.T, id spiffeid.ID, expects spiffeid.ID, c *contact, rules ...mesh.Rule) *process {
 	t.Helper()
 	dir := t.TempDir()
-	p := &process{id: id, contact: c, volume: &volume{dir: filepath.Join(dir, "config")}, address: freeAddress(t), pages: freeAddress(t), log: &logtest.Log{}}
+	p := &process{id: id, contact: c, volume: &volume{dir: filepath.Join(dir, "config")}, address: lab.FreeAddress(t), pages: lab.FreeAddress(t), log: &logtest.Log{}}
 	var err error
 	if p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
@@ -238,17 +238,9 @@ func jwks(t *testing.T, key *ecdsa.PrivateKey) []byte {
 
 // contact is a contact service that is its own mTLS endpoint, with the same library: it knows user_1.
 type contact struct {
-	contactv1.UnimplementedContactServiceServer
 	id      spiffeid.ID
 	address string
 	log     *logtest.Log
-}
-
-func (*contact) GetUserInfo(_ context.Context, r *contactv1.GetUserInfoRequest) (*contactv1.GetUserInfoResponse, error) {
-	if r.GetUserId() != "user_1" {
-		return nil, status.Error(codes.NotFound, "no such user")
-	}
-	return &contactv1.GetUserInfoResponse{User: &contactv1.User{UserId: r.GetUserId()}}, nil
 }
 
 // startContact serves contacts as an ID, to whom the rules let in.
@@ -268,14 +260,14 @@ func startContact(t *testing.T, id spiffeid.ID, rules policy.Rules) *contact {
 	auth := &interceptor.Auth{Service: id.String(), Rules: rules, Denied: denied, Log: log, Methods: map[string]interceptor.Proof{
 		contactv1.ContactService_GetUserInfo_FullMethodName: interceptor.Workload,
 	}}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.address = listener.Addr().String()
-	server := grpc.NewServer(grpc.Creds(creds), grpc.ChainUnaryInterceptor(auth.Unary), grpc.ChainStreamInterceptor(auth.Stream))
-	contactv1.RegisterContactServiceServer(server, c)
-	go server.Serve(listener) //nolint:errcheck // it ends with the test
-	t.Cleanup(server.Stop)
+	c.address = contacttest.Start(t, contacttest.Options{
+		Server: []grpc.ServerOption{grpc.Creds(creds), grpc.ChainUnaryInterceptor(auth.Unary), grpc.ChainStreamInterceptor(auth.Stream)},
+		Answer: func(_ context.Context, user string) error {
+			if user != "user_1" {
+				return status.Error(codes.NotFound, "no such user")
+			}
+			return nil
+		},
+	}).Address
 	return c
 }

@@ -5,7 +5,6 @@ package payment_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,16 +98,6 @@ func identity(t *testing.T, id spiffeid.ID) mtls.Identity {
 		t.Fatal(err)
 	}
 	return identity
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close() //nolint:errcheck // nothing was sent
-	return listener.Addr().String()
 }
 
 // volume is a ConfigMap as the kubelet mounts it: files are links to ..data/<name>, and ..data is one to a folder.

@@ -6,10 +6,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,14 +15,11 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/jia-app/paymesh/payment/config"
+	"github.com/jia-app/paymesh/payment/contacttest"
 	"github.com/jia-app/paymesh/payment/contactv1"
 	"github.com/jia-app/paymesh/payment/discovery/dnstest"
 	"github.com/jia-app/paymesh/payment/mtls"
@@ -69,36 +64,14 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// contactService remembers who called.
+// contactService is one at an address.
 type contactService struct {
-	contactv1.UnimplementedContactServiceServer
+	*contacttest.Service
 	address netip.AddrPort
-	stop    func()
-	mu      sync.Mutex
-	callers []string
-}
-
-func (c *contactService) GetUserInfo(ctx context.Context, r *contactv1.GetUserInfoRequest) (*contactv1.GetUserInfoResponse, error) {
-	caller := "nobody"
-	if from, ok := peer.FromContext(ctx); ok {
-		if info, is := from.AuthInfo.(credentials.TLSInfo); is && info.SPIFFEID != nil {
-			caller = info.SPIFFEID.String()
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.callers = append(c.callers, caller)
-	return &contactv1.GetUserInfoResponse{User: &contactv1.User{UserId: r.GetUserId()}}, nil
-}
-
-func (c *contactService) seen() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.callers
 }
 
 // serve starts a contact service with an identity, or in plaintext for none, at an address or a free one.
-func serve(t *testing.T, id, at string) *contactService {
+func serve(t *testing.T, id, at string) contactService {
 	t.Helper()
 	creds := insecure.NewCredentials()
 	if id != "" {
@@ -107,17 +80,8 @@ func serve(t *testing.T, id, at string) *contactService {
 			t.Fatal(err)
 		}
 	}
-	listener, err := net.Listen("tcp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := grpc.NewServer(grpc.Creds(creds))
-	c := &contactService{address: netip.MustParseAddrPort(listener.Addr().String()), stop: server.Stop}
-	contactv1.RegisterContactServiceServer(server, c)
-	healthv1.RegisterHealthServer(server, health.NewServer())
-	go server.Serve(listener) //nolint:errcheck // it ends with the test
-	t.Cleanup(server.Stop)
-	return c
+	s := contacttest.Start(t, contacttest.Options{Address: at, Server: []grpc.ServerOption{grpc.Creds(creds)}})
+	return contactService{s, netip.MustParseAddrPort(s.Address)}
 }
 
 // records name the pods of the contact service, as the headless Service of a MeshService does.
@@ -178,7 +142,7 @@ func TestAPeerIsFoundByItsNameAndBothProveWhoTheyAre(t *testing.T) {
 	if err := c.ask(t); err != nil {
 		t.Fatal(err)
 	}
-	if got := pod.seen(); len(got) != 1 || got[0] != payments {
+	if got := pod.Calls(); len(got) != 1 || got[0].Caller != payments {
 		t.Errorf("called by %v", got)
 	}
 	if got := c.Health(t.Context())[0]; !got.Healthy || got.Detail != "" || got.SPIFFEID != contacts || got.Connection != "READY" {
@@ -201,10 +165,10 @@ func TestWhoeverHasAnotherIdentityIsNotCalled(t *testing.T) {
 			if got := c.Health(t.Context())[0]; got.Healthy || !strings.Contains(got.Detail, "contact-service does not answer") {
 				t.Errorf("got %+v", got)
 			}
-			if len(impostor.seen()) > 0 {
+			if len(impostor.Calls()) > 0 {
 				t.Error("a call came")
 			}
-			impostor.stop()
+			impostor.Stop()
 			serve(t, contacts, impostor.address.String())
 			lab.Eventually(t, patience, func() error { return c.ask(t) }) // the right one is at the same address now
 		})
@@ -227,25 +191,25 @@ func TestPodsThatComeAndGoAreFollowedWithoutAFailedCall(t *testing.T) {
 			return nil
 		})
 	}
-	until("the first is called", func() bool { return len(first.seen()) > 0 })
+	until("the first is called", func() bool { return len(first.Calls()) > 0 })
 	c.dns.Set(records(first.address, second.address, impostor.address)) // the impostor is passed over
-	until("the second is called", func() bool { return len(second.seen()) > 0 })
+	until("the second is called", func() bool { return len(second.Calls()) > 0 })
 	c.dns.Set(records(second.address))
-	before, alone := len(first.seen()), 0
+	before, alone := len(first.Calls()), 0
 	until("the second is called alone", func() bool {
 		alone++
-		if now := len(first.seen()); now != before {
+		if now := len(first.Calls()); now != before {
 			before, alone = now, 0
 		}
 		return alone == 4 // in turn, the first would have been called twice
 	})
-	first.stop()
+	first.Stop()
 	for range 20 {
 		if err := c.ask(t); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(impostor.seen()) > 0 {
+	if len(impostor.Calls()) > 0 {
 		t.Error("the impostor was called")
 	}
 }

@@ -11,35 +11,29 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"math/big"
 	"testing"
 	"time"
 
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/test/authority"
 	"github.com/jia-app/paymesh/test/lab"
 )
 
 // certificateOf is what a TLS Secret holds whose certificate is of this key, with what change makes of it.
 func certificateOf(t *testing.T, key crypto.Signer, change func(*x509.Certificate)) map[string][]byte {
 	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: hostname}, DNSNames: []string{hostname},
-		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: hostname}, DNSNames: []string{hostname}}
 	if change != nil {
 		change(template)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
+	pair := authority.SelfSignedBy(t, template, key)
+	private, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return map[string][]byte{
-		"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Leaf.Raw}),
 		"tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
 	}
 }
@@ -91,7 +85,7 @@ func served(t *testing.T) []certificate {
 		{"RSA 2048", certificateOf(t, rsaKey(t, 2048), usage(x509.KeyUsageDigitalSignature|x509.KeyUsageKeyEncipherment))},
 		{"RSA 4096", certificateOf(t, rsaKey(t, 4096), nil)},
 		{"RSA for key encipherment alone", certificateOf(t, rsaKey(t, 2048), usage(x509.KeyUsageKeyEncipherment))},
-		{"expired", certificateOf(t, ecKey(t, elliptic.P256()), func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Hour) })},
+		{"expired", certificateOf(t, ecKey(t, elliptic.P256()), func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })},
 	}
 }
 

@@ -99,7 +99,7 @@ func TestEndpointsComeAndGoAndNoCallIsLost(t *testing.T) {
 	l.after(t, 50)
 
 	// An endpoint that is dead costs a call the time to try another, and no more: nothing of the call has reached it.
-	dead := netip.MustParseAddrPort(freeAddress(t, "127.0.0.1"))
+	dead := netip.MustParseAddrPort(lab.FreeAddress(t))
 	manager.SetEndpoints(mesh.EndpointKey{Service: e.callee.Key, PortName: "grpc"}, []netip.AddrPort{dead, second.at(mesh.FirstMeshPort)})
 	l.after(t, 100)
 	l.stop()
@@ -152,7 +152,7 @@ func TestAPodWaitsForItsIdentityAndForTheManager(t *testing.T) {
 
 func TestAPortThatNobodyListensOnIsUnavailable(t *testing.T) {
 	e := newEdge(t, nil)
-	e.process.server.Stop()
+	e.process.Stop()
 	if err := userInfo(t.Context(), e.client, "user_1"); status.Code(err) != codes.Unavailable {
 		t.Errorf("got %v", err)
 	}

@@ -52,7 +52,7 @@ type door struct {
 	pod      *pod
 	payment  mesh.Service
 	payments *pod
-	contacts *contacts
+	contacts contacts
 	key      *ecdsa.PrivateKey // of the token issuer
 	tls      string            // the folder of the listeners' Secrets
 	dir      string

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"testing"
 
@@ -15,6 +14,7 @@ import (
 
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/payment/config"
+	"github.com/jia-app/paymesh/payment/contacttest"
 	"github.com/jia-app/paymesh/payment/contactv1"
 	"github.com/jia-app/paymesh/payment/interceptor"
 	"github.com/jia-app/paymesh/payment/mtls"
@@ -56,15 +56,10 @@ func startLibrary(t *testing.T, s mesh.Service) netip.AddrPort {
 	auth := &interceptor.Auth{Service: s.ID.String(), Rules: rules, Denied: denied, Log: slog.New(slog.DiscardHandler), Methods: map[string]interceptor.Proof{
 		contactv1.ContactService_GetUserInfo_FullMethodName: interceptor.Workload, contactv1.ContactService_GetFamilyMembers_FullMethodName: interceptor.Workload,
 	}}
-	listener, err := net.Listen("tcp", fmt.Sprintf("%s:%d", podAddress(), mesh.FirstMeshPort))
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := grpc.NewServer(grpc.Creds(creds), grpc.ChainUnaryInterceptor(auth.Unary))
-	contactv1.RegisterContactServiceServer(server, &contacts{})
-	go server.Serve(listener) //nolint:errcheck // it ends with the test
-	t.Cleanup(server.Stop)
-	return netip.MustParseAddrPort(listener.Addr().String())
+	return netip.MustParseAddrPort(contacttest.Start(t, contacttest.Options{
+		Address: fmt.Sprintf("%s:%d", podAddress(), mesh.FirstMeshPort), Answer: answer,
+		Server: []grpc.ServerOption{grpc.Creds(creds), grpc.ChainUnaryInterceptor(auth.Unary)},
+	}).Address)
 }
 
 func TestASidecarCallsAProcessThatSpeaksMTLSItself(t *testing.T) {

@@ -2,61 +2,34 @@ package xds_test
 
 import (
 	"context"
-	"net"
-	"sync"
+	"net/netip"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/payment/contacttest"
 	"github.com/jia-app/paymesh/payment/contactv1"
 )
 
 // contacts is the process of a callee: a contact service on loopback, in plaintext, that remembers what reached it.
-// user_broken gets UNAVAILABLE and user_slow nothing before its deadline; all others are known.
 type contacts struct {
-	contactv1.UnimplementedContactServiceServer
-	port   int32
-	server *grpc.Server
-
-	mu    sync.Mutex
-	calls []metadata.MD
+	*contacttest.Service
+	port int32
 }
 
-func startContacts(t *testing.T) *contacts {
+func startContacts(t *testing.T) contacts {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &contacts{port: int32(listener.Addr().(*net.TCPAddr).Port), server: grpc.NewServer()}
-	contactv1.RegisterContactServiceServer(c.server, c)
-	go c.server.Serve(listener) //nolint:errcheck // it ends with the test
-	t.Cleanup(c.server.Stop)
-	return c
+	s := contacttest.Start(t, contacttest.Options{Answer: answer})
+	return contacts{s, int32(netip.MustParseAddrPort(s.Address).Port())}
 }
 
-func (c *contacts) GetUserInfo(ctx context.Context, r *contactv1.GetUserInfoRequest) (*contactv1.GetUserInfoResponse, error) {
-	if err := c.called(ctx, r.GetUserId()); err != nil {
-		return nil, err
-	}
-	return &contactv1.GetUserInfoResponse{User: &contactv1.User{UserId: r.GetUserId()}}, nil
-}
-
-func (c *contacts) GetFamilyMembers(ctx context.Context, r *contactv1.GetFamilyMembersRequest) (*contactv1.GetFamilyMembersResponse, error) {
-	return &contactv1.GetFamilyMembersResponse{}, c.called(ctx, r.GetFamilyId())
-}
-
-func (c *contacts) called(ctx context.Context, who string) error {
-	md, _ := metadata.FromIncomingContext(ctx)
-	c.mu.Lock()
-	c.calls = append(c.calls, md)
-	c.mu.Unlock()
+// answer is UNAVAILABLE to user_broken, and to user_slow nothing before its deadline; all others are known.
+func answer(ctx context.Context, who string) error {
 	switch who {
 	case "user_broken":
 		return status.Error(codes.Unavailable, "broken")
@@ -72,21 +45,8 @@ func (c *contacts) called(ctx context.Context, who string) error {
 	return nil
 }
 
-// seen are the calls that have reached it.
-func (c *contacts) seen() []metadata.MD {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return append([]metadata.MD{}, c.calls...)
-}
-
-func (c *contacts) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.calls = nil
-}
-
 // ports are those of a service with this process.
-func (c *contacts) ports() []mesh.Port {
+func (c contacts) ports() []mesh.Port {
 	return []mesh.Port{{Name: "grpc", Port: c.port, MeshPort: mesh.FirstMeshPort, Protocol: "GRPC"}}
 }
 

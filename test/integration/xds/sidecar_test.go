@@ -30,7 +30,7 @@ const (
 type edge struct {
 	caller, callee       mesh.Service
 	callerPod, calleePod *pod
-	process              *contacts
+	process              contacts
 	client               contactv1.ContactServiceClient
 }
 
@@ -70,7 +70,7 @@ func TestACallCrossesTwoSidecars(t *testing.T) {
 		if err := userInfo(forged, e.client, "user_1"); err != nil {
 			t.Fatal(err)
 		}
-		got := e.process.seen()[0].Get("x-forwarded-client-cert")
+		got := e.process.Calls()[0].Metadata.Get("x-forwarded-client-cert")
 		if len(got) != 1 || !strings.HasPrefix(got[0], "By="+e.callee.ID.String()+";Hash=") || !strings.HasSuffix(got[0], ";URI="+e.caller.ID.String()) || strings.Contains(got[0], "admin") {
 			t.Errorf("the process saw %q", got)
 		}
@@ -94,7 +94,7 @@ func TestACallCrossesTwoSidecars(t *testing.T) {
 		}
 	})
 	t.Run("and what a process says in Envoy's headers has no effect", func(t *testing.T) {
-		e.process.forget()
+		e.process.Forget()
 		pleading := metadata.AppendToOutgoingContext(ctx, "x-envoy-retry-on", "5xx,reset,retriable-status-codes,gateway-error", "x-envoy-retry-grpc-on", "unavailable,cancelled,internal",
 			"x-envoy-retriable-status-codes", "200,503", "x-envoy-max-retries", "5", "x-envoy-hedge-on-per-try-timeout", "true", "x-envoy-upstream-rq-per-try-timeout-ms", "20",
 			"x-envoy-upstream-rq-timeout-ms", "20", "x-envoy-attempt-count", "7", "x-envoy-foo", "bar", "x-envoy-internal", "true", "x-envoy-external-address", "192.0.2.1")
@@ -104,11 +104,12 @@ func TestACallCrossesTwoSidecars(t *testing.T) {
 		if err := userInfo(pleading, e.client, "user_100ms"); err != nil {
 			t.Errorf("a call of 100 ms: %v", err)
 		}
-		calls := e.process.seen()
+		calls := e.process.Calls()
 		if len(calls) != 2 {
 			t.Errorf("the process was called %d times for 2 calls", len(calls))
 		}
-		for _, md := range calls {
+		for _, call := range calls {
+			md := call.Metadata
 			for name := range md {
 				// Its own sidecar says who connected to it.
 				if strings.HasPrefix(name, "x-envoy-") && (name != "x-envoy-external-address" || md.Get(name)[0] == "192.0.2.1") {
@@ -118,13 +119,13 @@ func TestACallCrossesTwoSidecars(t *testing.T) {
 		}
 	})
 	t.Run("and ends with the caller's deadline", func(t *testing.T) {
-		e.process.forget()
+		e.process.Forget()
 		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 		defer cancel()
 		if err := userInfo(short, e.client, "user_slow"); status.Code(err) != codes.DeadlineExceeded {
 			t.Errorf("got %v", err)
 		}
-		if got := e.process.seen()[0].Get("grpc-timeout"); len(got) != 0 {
+		if got := e.process.Calls()[0].Metadata.Get("grpc-timeout"); len(got) != 0 {
 			t.Log("grpc-timeout is kept by the server's library and not shown")
 		}
 	})
@@ -191,7 +192,7 @@ func TestACallerThatNoRuleNames(t *testing.T) {
 			t.Errorf("%s: got %v, want ... %s", call, err, want)
 		}
 	}
-	if calls := e.process.seen(); len(calls) > 0 {
+	if calls := e.process.Calls(); len(calls) > 0 {
 		t.Errorf("the process was called: %v", calls)
 	}
 	awaitLine(t, e.calleePod, map[string]any{"nearest_rule": "users (this method, other callers)", "caller": e.caller.ID.String()})

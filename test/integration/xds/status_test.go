@@ -67,7 +67,7 @@ func startOperator(t *testing.T) *operator {
 		}, funcr.Options{}),
 	})
 	must(t, err)
-	o := &operator{xdsAt: freeAddress(t, "127.0.0.1"), ips: map[types.NamespacedName]string{}}
+	o := &operator{xdsAt: lab.FreeAddress(t), ips: map[types.NamespacedName]string{}}
 	o.client, err = client.New(api.Config, client.Options{Scheme: scheme})
 	must(t, err)
 	o.addIdentities(ctx, t, mgr)
@@ -92,7 +92,7 @@ func (o *operator) addIdentities(ctx context.Context, t *testing.T, mgr ctrl.Man
 	_, err = controllers.AddIdentities(ctx, mgr, controllers.IdentityOptions{
 		Cluster: cluster, SPIRE: held, Namespace: "paymesh-system", Grace: time.Minute,
 		BrakeCount: retention.DefaultBrakeCount, BrakeShare: retention.DefaultBrakeShare,
-		DefaultTTL: time.Hour, CATTL: 24 * time.Hour, RetryInterval: time.Second, Clock: clock.RealClock{},
+		DefaultTTL: time.Hour, CATTL: 24 * time.Hour, AgentTTL: time.Hour, RetryInterval: time.Second, Clock: clock.RealClock{},
 	})
 	must(t, err)
 }

@@ -6,9 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -58,7 +56,7 @@ func TestMain(m *testing.M) {
 // startManager serves xDS with the operator's identity.
 func startManager(t lab.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	xdsAt = freeAddress(t, "127.0.0.1")
+	xdsAt = lab.FreeAddress(t)
 	manager = server.New(server.Options{
 		Address: xdsAt, Source: sourceOf(t, cluster.OperatorID()), Cluster: cluster,
 		Log: funcr.New(func(prefix, args string) { t.Logf("%s %s", prefix, args) }, funcr.Options{}),
@@ -116,21 +114,7 @@ func podAddress() string {
 	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}).String()
 }
 
-func freeAddress(t lab.T, host string) string {
-	listener, err := net.Listen("tcp", host+":0")
-	if err != nil {
-		t.Fatalf("find a free port: %v", err)
-	}
-	defer listener.Close() //nolint:errcheck // nothing was sent
-	return listener.Addr().String()
-}
-
-func freePort(t lab.T) int32 {
-	_, port, _ := strings.Cut(freeAddress(t, "127.0.0.1"), ":")
-	var n int32
-	_, _ = fmt.Sscan(port, &n)
-	return n
-}
+func freePort(t lab.T) int32 { return int32(lab.FreePort(t)) }
 
 // pod is a proxy with an address of its own.
 type pod struct {

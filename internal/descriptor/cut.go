@@ -1,4 +1,4 @@
-package mesh
+package descriptor
 
 import (
 	"cmp"
@@ -40,51 +40,55 @@ type part struct {
 	uses    []protoreflect.FullName // parts
 }
 
-// cut is the descriptor set that a transcoder of these methods needs: no other method, since it finds a method by the path on
-// its own; the messages that they use, and those that can be in an error's details; no comments, and no options but
-// google.api.http. The same methods give the same bytes. What has been made is remembered with what the set, which is raw, says.
-func (c *apiCache) cut(a *api, raw []byte, methods []Method) []byte {
-	key, of := grouped(methods)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if known, ok := a.made[key]; ok {
+// Cut is the descriptor set that a transcoder of these methods needs, which are package.Service/Method: no other method, since
+// it finds a method by the path on its own; the messages that they use, and those that can be in an error's details; no comments,
+// and no options but google.api.http. The same methods give the same bytes. What has been made is remembered with what the set says.
+func (s *Set) Cut(methods ...string) []byte {
+	key := strings.Join(methods, "\n")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known, ok := s.made[key]; ok {
 		return known
 	}
-	a.made[key] = c.cutterOf(a, raw).assemble(of)
-	c.grew(a, len(key)+len(a.made[key]))
-	return a.made[key]
+	made := s.cache.cutterOf(s).assemble(byService(methods))
+	s.made[key] = made
+	s.cache.count(&s.cache.work.Made)
+	s.cache.grew(s.contents, len(key)+len(made))
+	return made
 }
 
-// sizeOf is how large the cut is, or would be: what a gateway has no room for is never made.
-func (c *apiCache) sizeOf(a *api, raw []byte, methods []Method) int {
-	key, of := grouped(methods)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if known, ok := a.sizes[key]; ok {
+// SizeOfCut is how large the cut is, or would be: what nobody has room for is never made.
+func (s *Set) SizeOfCut(methods ...string) int {
+	key := strings.Join(methods, "\n")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known, ok := s.sizes[key]; ok {
 		return known
 	}
-	a.sizes[key] = c.cutterOf(a, raw).measure(of)
-	c.grew(a, len(key)+itemSize)
-	return a.sizes[key]
+	size := s.cache.cutterOf(s).measure(byService(methods))
+	s.sizes[key] = size
+	s.cache.count(&s.cache.work.Measured)
+	s.cache.grew(s.contents, len(key)+itemSize)
+	return size
 }
 
-// grouped is a text for the methods, and their names by service.
-func grouped(methods []Method) (key string, of map[protoreflect.FullName][]string) {
-	var text strings.Builder
-	of = map[protoreflect.FullName][]string{}
-	for _, method := range methods {
-		text.WriteString(method.Service + "/" + method.Name + "\n")
-		of[protoreflect.FullName(method.Service)] = append(of[protoreflect.FullName(method.Service)], method.Name)
+// byService are the names of methods by service.
+func byService(methods []string) map[protoreflect.FullName][]string {
+	of := map[protoreflect.FullName][]string{}
+	for _, name := range methods {
+		service, method, _ := strings.Cut(name, "/")
+		of[protoreflect.FullName(service)] = append(of[protoreflect.FullName(service)], method)
 	}
-	return text.String(), of
+	return of
 }
 
 // cutterOf takes a descriptor set apart, where it is not the last one that was: all methods of one are cut one after the other.
-func (c *apiCache) cutterOf(a *api, raw []byte) *cutter {
+func (c *Cache) cutterOf(s *Set) *cutter {
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	if c.apartOf != a {
-		c.apartOf, c.apart = a, newCutter(raw)
+	if c.apartOf != s.contents {
+		c.apartOf, c.apart = s.contents, newCutter(s.raw)
+		c.count(&c.work.TakenApart)
 	}
 	return c.apart
 }

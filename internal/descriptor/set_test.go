@@ -1,4 +1,4 @@
-package mesh
+package descriptor
 
 import (
 	"fmt"
@@ -42,7 +42,7 @@ func TestADescriptorSetIsRefusedWhereAProxyCouldNotLoadIt(t *testing.T) {
 		}, "it does not hold together"},
 		"more methods than a service has": {func(files []*descriptorpb.FileDescriptorProto) []*descriptorpb.FileDescriptorProto {
 			service := files[len(files)-1].GetService()[0]
-			for i := range maxAPIEntries {
+			for i := range maxEntries {
 				method := proto.CloneOf(service.GetMethod()[0])
 				method.Name = proto.String(fmt.Sprintf("More%d", i))
 				service.Method = append(service.Method, method)
@@ -79,7 +79,7 @@ func TestADescriptorSetIsRefusedWhereAProxyCouldNotLoadIt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			switch _, err := parseDescriptors(raw); {
+			switch _, err := parse(raw); {
 			case test.message == "" && err != nil:
 				t.Error(err)
 			case test.message != "" && (err == nil || !strings.Contains(err.Error(), test.message) || !strings.Contains(err.Error(), ": ")):
@@ -108,21 +108,21 @@ func TestABindingIsRefusedWhereATranscoderCouldNotLoadIt(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		rule *annotations.HttpRule
-		want []Binding
+		want []string
 		err  string
 	}{
-		"a field":                {rule: get("/v1/{text}"), want: []Binding{{"GET", "/v1/{text}"}}},
-		"a field of a field":     {rule: get("/v1/{inner.text}"), want: []Binding{{"GET", "/v1/{inner.text}"}}},
-		"a timestamp":            {rule: get("/v1/{time}"), want: []Binding{{"GET", "/v1/{time}"}}},
-		"a body that is a field": {rule: with(get("/v1"), body("inner")), want: []Binding{{"GET", "/v1"}}},
-		"the whole body":         {rule: with(get("/v1"), body("*")), want: []Binding{{"GET", "/v1"}}},
-		"a patch":                {rule: &annotations.HttpRule{Pattern: &annotations.HttpRule_Patch{Patch: "/v1"}}, want: []Binding{{"PATCH", "/v1"}}},
-		"a delete":               {rule: &annotations.HttpRule{Pattern: &annotations.HttpRule_Delete{Delete: "/v1"}}, want: []Binding{{"DELETE", "/v1"}}},
+		"a field":                {rule: get("/v1/{text}"), want: []string{"GET /v1/{text}"}},
+		"a field of a field":     {rule: get("/v1/{inner.text}"), want: []string{"GET /v1/{inner.text}"}},
+		"a timestamp":            {rule: get("/v1/{time}"), want: []string{"GET /v1/{time}"}},
+		"a body that is a field": {rule: with(get("/v1"), body("inner")), want: []string{"GET /v1"}},
+		"the whole body":         {rule: with(get("/v1"), body("*")), want: []string{"GET /v1"}},
+		"a patch":                {rule: &annotations.HttpRule{Pattern: &annotations.HttpRule_Patch{Patch: "/v1"}}, want: []string{"PATCH /v1"}},
+		"a delete":               {rule: &annotations.HttpRule{Pattern: &annotations.HttpRule_Delete{Delete: "/v1"}}, want: []string{"DELETE /v1"}},
 		"several, sorted, each once": {
 			rule: with(get("/v1/b"), func(r *annotations.HttpRule) {
 				r.AdditionalBindings = []*annotations.HttpRule{get("/v1/a"), get("/v1/b")}
 			}),
-			want: []Binding{{"GET", "/v1/a"}, {"GET", "/v1/b"}},
+			want: []string{"GET /v1/a", "GET /v1/b"},
 		},
 		"no path at all":                        {rule: &annotations.HttpRule{}, err: "it names no HTTP method and path"},
 		"any HTTP method":                       {rule: custom("*"), err: "it names no HTTP method and path"},
@@ -140,7 +140,11 @@ func TestABindingIsRefusedWhereATranscoderCouldNotLoadIt(t *testing.T) {
 		"additional bindings within themselves": {rule: nested(get), err: "additional_bindings within additional_bindings"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := bindingsOf(methodWith(t, test.rule))
+			bindings, err := bindingsOf(methodWith(t, test.rule))
+			var got []string
+			for _, binding := range bindings {
+				got = append(got, binding.HTTPMethod+" "+binding.Template.String())
+			}
 			switch {
 			case test.err == "" && (err != nil || !slices.Equal(got, test.want)):
 				t.Errorf("got %v, %v; want %v", got, err, test.want)

@@ -1,4 +1,4 @@
-package mesh
+package descriptor
 
 import (
 	"crypto/sha256"
@@ -19,9 +19,9 @@ func TestWhatDescriptorSetsSayIsReadOnceAndRememberedWithinABound(t *testing.T) 
 		}
 		return raw
 	}
-	template := func(a *api) string { return a.services["t.S"].methods[0].Bindings[0].Template }
-	cache := &apiCache{maxBytes: 10_000}
-	var first *api
+	template := func(of *contents) string { return of.services["t.S"].methods[0].Bindings[0].Template.String() }
+	cache := &Cache{maxBytes: 10_000}
+	var first *contents
 	for i := range 100 {
 		read, err := cache.read(set(i))
 		if err != nil || template(read) != fmt.Sprintf("/v1/%d", i) {
@@ -56,7 +56,7 @@ func TestWhatIsLargerThanTheBoundIsReadAndNotRemembered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache := &apiCache{maxBytes: 100}
+	cache := &Cache{maxBytes: 100}
 	for range 2 {
 		if read, err := cache.read(raw); err != nil || read.services["t.S"] == nil {
 			t.Errorf("got %v, %v", read, err)
@@ -68,7 +68,7 @@ func TestWhatIsLargerThanTheBoundIsReadAndNotRemembered(t *testing.T) {
 }
 
 func TestWhatTakesTheRoomOfAForgottenDescriptorSetIsNotTakenForIt(t *testing.T) {
-	cache := &apiCache{maxBytes: 1 << 20}
+	cache := &Cache{maxBytes: 1 << 20}
 	for i := range 3 * maxPlaces {
 		path := fmt.Sprintf("/v1/%05d", i%1000)
 		raw, err := proto.Marshal(setOf(&annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: path}}))
@@ -89,8 +89,8 @@ func TestBuildsThatReadOneDescriptorSetAtATimeShareWhatItSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache := &apiCache{maxBytes: 1 << 20}
-	got := make([]*api, 8)
+	cache := &Cache{maxBytes: 1 << 20}
+	got := make([]*contents, 8)
 	var group sync.WaitGroup
 	for i := range got {
 		group.Go(func() { got[i], _ = cache.read(raw) })

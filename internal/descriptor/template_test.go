@@ -1,4 +1,4 @@
-package mesh
+package descriptor
 
 import (
 	"strings"
@@ -25,9 +25,12 @@ func TestATemplateIsReadAsGoogleAPIHTTPHasItAndItsNormalFormForgetsNames(t *test
 		"/v1/a-b_c.d~e/%2D/$&'()+,;@!x": {normal: "/v1/a-b_c.d~e/%2D/$&'()+,;@!x"},
 	} {
 		t.Run(template, func(t *testing.T) {
-			normal, variables, err := parseTemplate(template)
-			if err != nil || normal != want.normal || !cmp.Equal(variables, want.variables) {
-				t.Errorf("got %q, %q, %v; want %q, %q", normal, variables, err, want.normal, want.variables)
+			got, err := ParseTemplate(template)
+			if err != nil || got.Normal() != want.normal || !cmp.Equal(got.variables, want.variables) {
+				t.Errorf("got %q, %q, %v; want %q, %q", got.Normal(), got.variables, err, want.normal, want.variables)
+			}
+			if again := NormalTemplate(want.normal); got.String() != template || !cmp.Equal(again.Segments, got.Segments) || again.Verb != got.Verb {
+				t.Errorf("%s is %q with the verb %q, and its normal form %q with %q", got, got.Segments, got.Verb, again.Segments, again.Verb)
 			}
 		})
 	}
@@ -38,29 +41,8 @@ func TestWhatIsNoTemplateIsRefused(t *testing.T) {
 		"", "v1", "//", "/v1/", "/v1//a", "/{}", "/{=a}", "/{a", "/a}", "/{a}b", "/b{a}", "/{a}{b}", "/{a}/{a}", "/{a.}", "/{1}", "/{a={b}}", "/{a=}", "/{a=/b}",
 		"/" + strings.Repeat("a", 1024), "/**/a", "/**", "/{path=**}", "/**:do", "/{a=**}/b", "/a:", "/a:b/c", "/a:b:c", "/a:*", "/a b", "/a?b", "/a#b", "/%2", "/ä", "/a**", "/{a-b}", "/:a",
 	} {
-		if normal, _, err := parseTemplate(template); err == nil {
-			t.Errorf("%q was read as %q", template, normal)
-		}
-	}
-}
-
-func TestAHostNameMatchesItselfAndAWildcardForItsFirstLabel(t *testing.T) {
-	for _, test := range []struct {
-		pattern, hostname string
-		want              bool
-	}{
-		{"pay.example.com", "pay.example.com", true},
-		{"pay.example.com", "example.com", false},
-		{"*.example.com", "pay.example.com", true},
-		{"*.example.com", "example.com", false},
-		{"*.example.com", "eu.pay.example.com", false},
-		{"*.com", "example.com", true},
-		{"example.com", "com", false},
-		{"*.com", "com", false},
-		{"com", "com", true},
-	} {
-		if got := matches(test.pattern, test.hostname); got != test.want {
-			t.Errorf("%s matches %s: got %v", test.pattern, test.hostname, got)
+		if got, err := ParseTemplate(template); err == nil {
+			t.Errorf("%q was read as %q", template, got.Normal())
 		}
 	}
 }

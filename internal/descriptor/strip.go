@@ -1,4 +1,4 @@
-package mesh
+package descriptor
 
 import (
 	"google.golang.org/genproto/googleapis/api/annotations"
