@@ -2,6 +2,7 @@ package load
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -74,6 +75,18 @@ func TestEveryCallIsCountedByItsAnswerAndItsProtocol(t *testing.T) {
 	}
 	if r.Rate <= 0 || r.Rate > 250 { // a machine that is busy may be slower
 		t.Errorf("got %s, want at most 200 calls a second, and the rate that was reached", r)
+	}
+}
+
+func TestABodyCanBeHadAgainAsLongAsNothingOfItHasLeft(t *testing.T) {
+	request := httptest.NewRequest(http.MethodPost, "https://example.com", nil)
+	sendOnce(request, []byte("pay"))
+	request.Body, _ = request.GetBody()
+	if text, err := io.ReadAll(request.Body); err != nil || string(text) != "pay" {
+		t.Fatalf("the body is %q (%v)", text, err)
+	}
+	if _, err := request.GetBody(); !errors.Is(err, errSent) {
+		t.Errorf("a body that has left can be had again (%v)", err)
 	}
 }
 
