@@ -7,10 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
@@ -40,7 +38,6 @@ import (
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/payment/config"
 	paymentserver "github.com/jia-app/paymesh/payment/server"
-	"github.com/jia-app/paymesh/test/authority"
 )
 
 const (
@@ -300,15 +297,7 @@ func jwks(t *testing.T, key *ecdsa.PrivateKey) string {
 // newCertificate is what a TLS Secret holds.
 func newCertificate(t *testing.T, serial int64) map[string][]byte {
 	t.Helper()
-	pair := authority.SelfSigned(t, &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: hostname}, DNSNames: []string{hostname}})
-	private, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return map[string][]byte{
-		"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Leaf.Raw}),
-		"tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
-	}
+	return certificateOf(t, newKey(t), func(c *x509.Certificate) { c.SerialNumber = big.NewInt(serial) })
 }
 
 // descriptors are a FileDescriptorSet with all imports, each before what imports it.
