@@ -42,11 +42,7 @@ func (b *builder) newGateway(object *meshv1alpha1.MeshGateway) *gateway {
 		g.Replicas = *spec.Replicas
 	}
 	g.Listeners, g.Gone = listenersOf(object)
-	p, problem := b.identify(applicant{
-		kind: KindMeshGateway, object: object, key: g.Key, source: source,
-		podLabels: map[string]string{labelApp: g.Key.Name, meshv1alpha1.LabelGateway: g.Key.Name, labelEndpoint: "true"},
-		roleLabel: meshv1alpha1.LabelGateway,
-	})
+	p, problem := b.identify(applicant{ProxyKey: ProxyKey{Kind: KindMeshGateway, NamespacedName: g.Key}, object: object, source: source})
 	if problem != nil {
 		b.problems = append(b.problems, *problem)
 	}

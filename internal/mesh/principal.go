@@ -15,15 +15,11 @@ import (
 
 // applicant is a MeshService or a MeshGateway as its identity is looked for.
 type applicant struct {
-	kind   string
+	ProxyKey
 	object metav1.Object
-	key    types.NamespacedName
 	source meshv1alpha1.IdentitySource
 	// serviceAccountName is what the spec says; empty where it says nothing.
 	serviceAccountName string
-	// podLabels are on its pods whatever the spec says. roleLabel is the one that no other object's pods have.
-	podLabels map[string]string
-	roleLabel string
 }
 
 // principal is who an applicant's pods are.
@@ -40,32 +36,32 @@ func (b *builder) identify(a applicant) (principal, *Problem) {
 	if a.source.Name != "" {
 		return b.identifyByName(a)
 	}
-	account := cmp.Or(a.serviceAccountName, a.key.Name)
-	p := principal{identity: a.key, serviceAccountName: account, newIdentity: &meshv1alpha1.ServiceIdentitySpec{
+	account := cmp.Or(a.serviceAccountName, a.Name)
+	p := principal{identity: a.NamespacedName, serviceAccountName: account, newIdentity: &meshv1alpha1.ServiceIdentitySpec{
 		Path:               a.source.Path,
 		ServiceAccountName: account,
-		PodLabels:          map[string]meshv1alpha1.LabelValue{a.roleLabel: meshv1alpha1.LabelValue(a.key.Name)},
+		PodLabels:          map[string]meshv1alpha1.LabelValue{a.Label(): meshv1alpha1.LabelValue(a.Name)},
 		X509SVIDTTL:        a.source.X509SVIDTTL,
 		JWTSVIDTTL:         a.source.JWTSVIDTTL,
 		DNSNames:           a.source.DNSNames,
 	}}
-	path := cmp.Or(a.source.Path, DefaultPath(a.key.Namespace, account))
+	path := cmp.Or(a.source.Path, DefaultPath(a.Namespace, account))
 	id, err := spiffeid.FromPath(b.Cluster.TrustDomain, path)
 	if err != nil {
 		return p, a.problem(meshv1alpha1.ReasonPathInvalid, "spec.identity.path", fmt.Sprintf(
-			"spec.identity.path %q cannot be the path of a SPIFFE ID (%v): delete this %s and create it with another, or without", path, err, a.kind))
+			"spec.identity.path %q cannot be the path of a SPIFFE ID (%v): delete this %s and create it with another, or without", path, err, a.Kind))
 	}
 	p.id = id
-	object := b.identities[a.key]
+	object := b.identities[a.NamespacedName]
 	if object == nil {
 		return p, nil // it is about to be created
 	}
 	// One that was made for this object is put right where somebody has changed it: its path and its service account cannot be.
 	own := metav1.IsControlledBy(object, a.object)
-	if has, err := b.Cluster.Path(object); err != nil || has != path || object.Spec.ServiceAccountName != account || !own && missingLabel(object, a.podLabels) != "" {
+	if has, err := b.Cluster.Path(object); err != nil || has != path || object.Spec.ServiceAccountName != account || !own && missingLabel(object, a.PodLabels()) != "" {
 		return p, a.problem(meshv1alpha1.ReasonIdentityMismatch, "spec.identity", fmt.Sprintf(
 			"ServiceIdentity %s is not the one of this %s, which needs %s for its pods, with service account %s: delete that one when nobody uses it, or create this %s under another name",
-			a.key, a.kind, id, account, a.kind))
+			a.NamespacedName, a.Kind, id, account, a.Kind))
 	}
 	p.trusted = wasAccepted(object)
 	return p, a.refusal(object)
@@ -74,7 +70,7 @@ func (b *builder) identify(a applicant) (principal, *Problem) {
 // identifyByName takes the ServiceIdentity that spec.identity.name refers to.
 func (b *builder) identifyByName(a applicant) (principal, *Problem) {
 	const field = "spec.identity.name"
-	key := types.NamespacedName{Namespace: a.key.Namespace, Name: string(a.source.Name)}
+	key := types.NamespacedName{Namespace: a.Namespace, Name: string(a.source.Name)}
 	p := principal{identity: key}
 	object := b.identities[key]
 	if object == nil {
@@ -91,17 +87,17 @@ func (b *builder) identifyByName(a applicant) (principal, *Problem) {
 	id, err := spiffeid.FromPath(b.Cluster.TrustDomain, path)
 	if err != nil {
 		return p, a.problem(meshv1alpha1.ReasonPathInvalid, field, fmt.Sprintf(
-			"%s: ServiceIdentity %s has the path %q, which no SPIFFE ID can have (%v): create another, and this %s with its name", field, key, path, err, a.kind))
+			"%s: ServiceIdentity %s has the path %q, which no SPIFFE ID can have (%v): create another, and this %s with its name", field, key, path, err, a.Kind))
 	}
 	p.id = id
 	if a.serviceAccountName != "" && a.serviceAccountName != account {
 		return p, a.problem(meshv1alpha1.ReasonIdentityMismatch, "spec.workload.serviceAccountName", fmt.Sprintf(
 			"spec.workload.serviceAccountName is %s, but ServiceIdentity %s is for pods of the service account %s: delete this %s and create it with that one, or with another spec.identity.name",
-			a.serviceAccountName, key, account, a.kind))
+			a.serviceAccountName, key, account, a.Kind))
 	}
-	if label := missingLabel(object, a.podLabels); label != "" {
+	if label := missingLabel(object, a.PodLabels()); label != "" {
 		return p, a.problem(meshv1alpha1.ReasonIdentityMismatch, field, fmt.Sprintf(
-			"%s: ServiceIdentity %s is for pods with the label %s, which the pods of this %s do not have: remove it from spec.podLabels there", field, key, label, a.kind))
+			"%s: ServiceIdentity %s is for pods with the label %s, which the pods of this %s do not have: remove it from spec.podLabels there", field, key, label, a.Kind))
 	}
 	p.trusted = wasAccepted(object)
 	return p, a.refusal(object)
@@ -117,7 +113,7 @@ func (a applicant) refusal(object *meshv1alpha1.ServiceIdentity) *Problem {
 }
 
 func (a applicant) problem(reason, field, message string) *Problem {
-	return &Problem{Kind: a.kind, Object: a.key, Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: field, Message: message}
+	return &Problem{Kind: a.Kind, Object: a.NamespacedName, Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: field, Message: message}
 }
 
 // missingLabel is a pod label that the identity wants and that pods with have lack; empty where there is none.

@@ -49,6 +49,26 @@ const (
 	ReadyPath = "/ready"
 )
 
+// The folders of a container that are the operator's: workload mounts there what the config of a proxy names.
+const (
+	// ReservedDir is where everything of the operator's is, but the Workload API.
+	ReservedDir = "/etc/paymesh"
+	// ProxyDir is where a proxy finds the files that it starts with.
+	ProxyDir = ReservedDir + "/proxy"
+	// TLSDir is where a gateway has a folder with each listener's Secret, named after its target port. It is one volume, which
+	// is there whatever Secrets are.
+	TLSDir = ReservedDir + "/tls"
+)
+
+// The labels of pods, beside those of api/v1alpha1.
+const (
+	// LabelApp is what people select by.
+	LabelApp = "app"
+	// LabelEndpoint tells the pods that the operator runs from others that bear the label of a caller, such as a batch job
+	// that NetworkPolicies shall let through: those are no endpoints of the Service.
+	LabelEndpoint = "mesh.jia.app/endpoint"
+)
+
 // DefaultTimeout bounds a call of a dependency that says nothing else; in seconds.
 const DefaultTimeout = 15
 
@@ -239,6 +259,19 @@ func (k ProxyKey) IsZero() bool { return k == ProxyKey{} }
 // String is kind/namespace/name, in lower case: what a node ID begins with.
 func (k ProxyKey) String() string {
 	return strings.ToLower(k.Kind) + "/" + k.Namespace + "/" + k.Name
+}
+
+// Label is the one that pods and objects have with the name of the object, and no other object's have.
+func (k ProxyKey) Label() string {
+	if k.Kind == KindMeshGateway {
+		return meshv1alpha1.LabelGateway
+	}
+	return meshv1alpha1.LabelService
+}
+
+// PodLabels select the pods that the operator runs.
+func (k ProxyKey) PodLabels() map[string]string {
+	return map[string]string{LabelApp: k.Name, k.Label(): k.Name, LabelEndpoint: "true"}
 }
 
 // NodeID is what the proxy in a pod calls itself towards the manager.

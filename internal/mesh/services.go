@@ -13,13 +13,6 @@ import (
 	"github.com/jia-app/paymesh/internal/descriptor"
 )
 
-// The labels that pods of services and gateways have beside mesh.jia.app/service or mesh.jia.app/gateway, as internal/workload
-// sets them.
-const (
-	labelApp      = "app"
-	labelEndpoint = "mesh.jia.app/endpoint"
-)
-
 // service is a MeshService on its way into the Mesh.
 //
 // One without an identity of its own (there is none, or it was refused) is not in the Mesh, so that nothing new is rendered
@@ -64,10 +57,9 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 		}),
 	}}
 	s.Ports, s.recorded = portsOf(object), recordedOf(object)
+	key := ProxyKey{Kind: KindMeshService, NamespacedName: s.Key}
 	p, problem := b.identify(applicant{
-		kind: KindMeshService, object: object, key: s.Key, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
-		podLabels: map[string]string{labelApp: s.Key.Name, meshv1alpha1.LabelService: s.Key.Name, labelEndpoint: "true"},
-		roleLabel: meshv1alpha1.LabelService,
+		ProxyKey: key, object: object, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
 	})
 	if problem != nil {
 		b.problems = append(b.problems, *problem)
@@ -75,7 +67,7 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 	s.identified = problem == nil
 	s.ID, s.Trusted, s.Identity, s.NewIdentity = p.id, p.trusted && s.identified, p.identity, p.newIdentity
 	s.ServiceAccountName = p.serviceAccountName
-	if b.Asked.IsZero() || b.Asked == (ProxyKey{Kind: KindMeshService, NamespacedName: s.Key}) {
+	if b.Asked.IsZero() || b.Asked == key {
 		b.readAPI(s)
 	}
 	return s
