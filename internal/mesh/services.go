@@ -98,29 +98,6 @@ func sourceOf(identity *meshv1alpha1.IdentitySource) meshv1alpha1.IdentitySource
 	return *identity
 }
 
-// finish puts what has come out into the Mesh, in order.
-func (b *builder) finish() {
-	for _, s := range b.services {
-		if !s.identified {
-			continue
-		}
-		slices.SortFunc(s.Dependencies, func(x, y Dependency) int { return cmp.Compare(x.Name, y.Name) })
-		slices.SortFunc(s.Upstreams, func(x, y Upstream) int { return cmp.Compare(x.Name, y.Name) })
-		slices.SortFunc(s.Rules, compareRules)
-		slices.SortFunc(s.Foreign, compareRules)
-		b.mesh.Services = append(b.mesh.Services, s.Service)
-	}
-	for _, g := range b.gateways {
-		if !g.identified {
-			continue
-		}
-		slices.SortFunc(g.Routes, func(x, y Route) int {
-			return cmp.Or(compareKeys(x.Service, y.Service), cmp.Compare(x.Name, y.Name))
-		})
-		b.mesh.Gateways = append(b.mesh.Gateways, g.Gateway)
-	}
-}
-
 // report records a Problem of the service.
 func (b *builder) report(s *service, condition, reason, field, message string) {
 	b.problems = append(b.problems, Problem{Kind: KindMeshService, Object: s.Key, Condition: condition, Reason: reason, Field: field, Message: message})
