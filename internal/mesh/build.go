@@ -143,6 +143,13 @@ func newBuilder(objects Objects) *builder {
 	return b
 }
 
+// report takes up what is wrong with an object; nil is nothing.
+func (b *builder) report(problem *Problem) {
+	if problem != nil {
+		b.problems = append(b.problems, *problem)
+	}
+}
+
 // finish puts what has come out into the Mesh, in order.
 func (b *builder) finish() {
 	for _, s := range b.services {

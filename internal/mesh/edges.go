@@ -43,7 +43,7 @@ func (b *builder) addEdge(caller *service, dependency *meshv1alpha1.Dependency) 
 	field := item("spec.dependsOn", string(dependency.Name))
 	key := referenced(caller.Key.Namespace, dependency.Service)
 	unresolved := func(reason, subfield, format string, args ...any) {
-		b.report(caller, meshv1alpha1.ConditionDependenciesResolved, reason, field+subfield, field+subfield+": "+fmt.Sprintf(format, args...))
+		b.report(caller.problem(meshv1alpha1.ConditionDependenciesResolved, reason, field+subfield, field+subfield+": "+fmt.Sprintf(format, args...)))
 	}
 	callee := b.service[key]
 	if callee == nil {
@@ -130,15 +130,15 @@ func (b *builder) closeRules(s *service) {
 		id, err := spiffeid.FromString(string(allow.From.SPIFFEID))
 		if err != nil {
 			field := item("spec.allow", name) + ".from.spiffeID"
-			b.report(s, meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonPathInvalid, field, fmt.Sprintf("%s %q is no SPIFFE ID (%v): correct it", field, allow.From.SPIFFEID, err))
+			b.report(s.problem(meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonPathInvalid, field, fmt.Sprintf("%s %q is no SPIFFE ID (%v): correct it", field, allow.From.SPIFFEID, err)))
 			continue
 		}
 		rule := Rule{Name: name, ID: id, Caller: who, Methods: methodsOf(allow)}
 		if sidecar := s.DataPlane != meshv1alpha1.DataPlaneLibrary; sidecar && id.TrustDomain() != b.Cluster.TrustDomain {
 			field := item("spec.allow", name) + ".from.spiffeID"
-			b.report(s, meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonTrustDomainForeign, field, fmt.Sprintf(
+			b.report(s.problem(meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonTrustDomainForeign, field, fmt.Sprintf(
 				"%s %s is of another trust domain than %s, whose certificates alone the sidecars take: no such caller could come in, so the port is not opened for it: leave the rule out, or give the caller an ID of %s",
-				field, id, b.Cluster.TrustDomain.Name(), b.Cluster.TrustDomain.Name()))
+				field, id, b.Cluster.TrustDomain.Name(), b.Cluster.TrustDomain.Name())))
 			s.Foreign = append(s.Foreign, rule)
 			continue
 		}

@@ -89,7 +89,7 @@ func refuse(reason, field, format string, args ...any) *refusal {
 
 func (b *builder) unexposed(s *service, exposure *meshv1alpha1.Exposure, r refusal) {
 	field := item("spec.expose", string(exposure.Name)) + r.field
-	b.report(s, meshv1alpha1.ConditionExposed, r.reason, field, field+": "+r.message)
+	b.report(s.problem(meshv1alpha1.ConditionExposed, r.reason, field, field+": "+r.message))
 }
 
 // judge checks an exposure by itself and against its gateway.

@@ -43,9 +43,7 @@ func (b *builder) newGateway(object *meshv1alpha1.MeshGateway) *gateway {
 	}
 	g.Listeners, g.Gone = listenersOf(object)
 	p, problem := b.identify(applicant{ProxyKey: ProxyKey{Kind: KindMeshGateway, NamespacedName: g.Key}, object: object, source: source})
-	if problem != nil {
-		b.problems = append(b.problems, *problem)
-	}
+	b.report(problem)
 	g.identified = problem == nil
 	g.ID, g.Trusted, g.Identity, g.NewIdentity = p.id, p.trusted && g.identified, p.identity, p.newIdentity
 	g.ServiceAccountName = p.serviceAccountName
@@ -74,7 +72,7 @@ func (b *builder) addProviders(g *gateway) {
 		}
 		if err != nil {
 			g.keyless.Insert(name)
-			b.problems = append(b.problems, Problem{
+			b.report(&Problem{
 				Kind: KindMeshGateway, Object: g.Key, Condition: meshv1alpha1.ConditionAccepted, Reason: meshv1alpha1.ReasonKeysInvalid,
 				Field: field, Message: fmt.Sprintf("%s: %v", field, err),
 			})

@@ -47,7 +47,7 @@ func (b *builder) claimants() map[string][]*meshv1alpha1.ServiceIdentity {
 		}
 		granted := b.grants[object.Namespace]
 		if problem := b.Cluster.judgePath(object, granted); problem != nil && !b.keeps(object, *problem, granted) {
-			b.problems = append(b.problems, *problem)
+			b.report(problem)
 			continue
 		}
 		path, _ := b.Cluster.Path(object) // which has been judged
@@ -74,8 +74,8 @@ func (b *builder) keeps(object *meshv1alpha1.ServiceIdentity, problem Problem, g
 func (b *builder) settle(path string, rivals []*meshv1alpha1.ServiceIdentity) {
 	if len(rivals) > 1 && b.Entries.Unknown {
 		for _, rival := range rivals {
-			b.problem(rival, meshv1alpha1.ReasonSyncing, "several ServiceIdentities want the SPIFFE ID "+
-				b.Cluster.id(path)+": who has it first is known as soon as SPIRE's entries have been read")
+			b.report(problemOfPath(rival, meshv1alpha1.ReasonSyncing, "several ServiceIdentities want the SPIFFE ID "+
+				b.Cluster.id(path)+": who has it first is known as soon as SPIRE's entries have been read"))
 		}
 		return
 	}
@@ -90,8 +90,8 @@ func (b *builder) settle(path string, rivals []*meshv1alpha1.ServiceIdentity) {
 	})
 	b.mesh.Identities = append(b.mesh.Identities, b.identity(path, rivals[0]))
 	for _, late := range rivals[1:] {
-		b.problem(late, meshv1alpha1.ReasonIDClaimed, "the SPIFFE ID "+b.Cluster.id(path)+
-			" belongs to ServiceIdentity "+KeyOf(rivals[0]).String()+", which had it first: delete that one, or create this one with another path")
+		b.report(problemOfPath(late, meshv1alpha1.ReasonIDClaimed, "the SPIFFE ID "+b.Cluster.id(path)+
+			" belongs to ServiceIdentity "+KeyOf(rivals[0]).String()+", which had it first: delete that one, or create this one with another path"))
 	}
 }
 
@@ -99,9 +99,9 @@ func wasAccepted(object *meshv1alpha1.ServiceIdentity) bool {
 	return meta.IsStatusConditionTrue(object.Status.Conditions, meshv1alpha1.ConditionAccepted)
 }
 
-// problem is one of who has the path.
-func (b *builder) problem(object *meshv1alpha1.ServiceIdentity, reason, message string) {
-	b.problems = append(b.problems, Problem{Kind: KindServiceIdentity, Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: fieldOfPath(object), Message: message})
+// problemOfPath says why a ServiceIdentity has not the path it wants.
+func problemOfPath(object *meshv1alpha1.ServiceIdentity, reason, message string) *Problem {
+	return &Problem{Kind: KindServiceIdentity, Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: fieldOfPath(object), Message: message}
 }
 
 func (b *builder) identity(path string, object *meshv1alpha1.ServiceIdentity) Identity {

@@ -64,7 +64,7 @@ func (b *builder) identify(a applicant) (principal, *Problem) {
 			a.NamespacedName, a.Kind, id, account, a.Kind))
 	}
 	p.trusted = wasAccepted(object)
-	return p, a.refusal(object)
+	return p, a.unaccepted(object)
 }
 
 // identifyByName takes the ServiceIdentity that spec.identity.name refers to.
@@ -100,11 +100,11 @@ func (b *builder) identifyByName(a applicant) (principal, *Problem) {
 			"%s: ServiceIdentity %s is for pods with the label %s, which the pods of this %s do not have: remove it from spec.podLabels there", field, key, label, a.Kind))
 	}
 	p.trusted = wasAccepted(object)
-	return p, a.refusal(object)
+	return p, a.unaccepted(object)
 }
 
-// refusal passes on why the ServiceIdentity is not accepted. One of which nothing is known yet is no problem: it is waited for.
-func (a applicant) refusal(object *meshv1alpha1.ServiceIdentity) *Problem {
+// unaccepted passes on why the ServiceIdentity is not accepted. One of which nothing is known yet is no problem: it is waited for.
+func (a applicant) unaccepted(object *meshv1alpha1.ServiceIdentity) *Problem {
 	condition := meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionAccepted)
 	if condition == nil || condition.Status != metav1.ConditionFalse {
 		return nil

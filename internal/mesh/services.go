@@ -61,9 +61,7 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 	p, problem := b.identify(applicant{
 		ProxyKey: key, object: object, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
 	})
-	if problem != nil {
-		b.problems = append(b.problems, *problem)
-	}
+	b.report(problem)
 	s.identified = problem == nil
 	s.ID, s.Trusted, s.Identity, s.NewIdentity = p.id, p.trusted && s.identified, p.identity, p.newIdentity
 	s.ServiceAccountName = p.serviceAccountName
@@ -87,7 +85,7 @@ func (b *builder) readAPI(s *service) {
 	if err != nil {
 		const field = "spec.api.descriptorSet"
 		s.apiBroken = true
-		b.report(s, meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonDescriptorInvalid, field, fmt.Sprintf("%s: %v", field, err))
+		b.report(s.problem(meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonDescriptorInvalid, field, fmt.Sprintf("%s: %v", field, err)))
 	}
 }
 
@@ -98,9 +96,8 @@ func sourceOf(identity *meshv1alpha1.IdentitySource) meshv1alpha1.IdentitySource
 	return *identity
 }
 
-// report records a Problem of the service.
-func (b *builder) report(s *service, condition, reason, field, message string) {
-	b.problems = append(b.problems, Problem{Kind: KindMeshService, Object: s.Key, Condition: condition, Reason: reason, Field: field, Message: message})
+func (s *service) problem(condition, reason, field, message string) *Problem {
+	return &Problem{Kind: KindMeshService, Object: s.Key, Condition: condition, Reason: reason, Field: field, Message: message}
 }
 
 // portOf is the port of this name, or the only one where no name is given.
