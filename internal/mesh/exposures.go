@@ -45,7 +45,7 @@ func (b *builder) addExposures() {
 		}
 	}
 	byAge(candidates)
-	all := newClaims(candidates)
+	all := newPathClaims(candidates)
 	all.order(candidates)
 	var fit []*candidate
 	used := rooms{}
