@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -28,18 +29,26 @@ const (
 
 // IndexWorld adds the indexes that a World needs to a cache. Call it once, before the cache is started.
 func IndexWorld(ctx context.Context, indexer client.FieldIndexer) error {
-	identity := func(object client.Object) []types.NamespacedName { return []types.NamespacedName{identityOf(object)} }
+	callees := func(object metav1.Object) []types.NamespacedName {
+		return mesh.CalleesOf(object.(*meshv1alpha1.MeshService))
+	}
+	gateways := func(object metav1.Object) []types.NamespacedName {
+		return mesh.GatewaysOf(object.(*meshv1alpha1.MeshService))
+	}
+	identity := func(object metav1.Object) []types.NamespacedName {
+		return []types.NamespacedName{mesh.IdentityOf(object)}
+	}
 	for _, index := range []struct {
 		object client.Object
 		field  string
-		keys   func(client.Object) []types.NamespacedName
+		keys   func(metav1.Object) []types.NamespacedName
 	}{
-		{&meshv1alpha1.MeshService{}, byCallee, func(o client.Object) []types.NamespacedName { return calleesOf(o.(*meshv1alpha1.MeshService)) }},
-		{&meshv1alpha1.MeshService{}, byGateway, func(o client.Object) []types.NamespacedName { return gatewaysOf(o.(*meshv1alpha1.MeshService)) }},
+		{&meshv1alpha1.MeshService{}, byCallee, callees},
+		{&meshv1alpha1.MeshService{}, byGateway, gateways},
 		{&meshv1alpha1.MeshService{}, byIdentity, identity},
 		{&meshv1alpha1.MeshGateway{}, byIdentity, identity},
-		{&meshv1alpha1.MeshService{}, byConfigMap, configMapsOf},
-		{&meshv1alpha1.MeshGateway{}, byConfigMap, configMapsOf},
+		{&meshv1alpha1.MeshService{}, byConfigMap, mesh.ConfigMapsOf},
+		{&meshv1alpha1.MeshGateway{}, byConfigMap, mesh.ConfigMapsOf},
 	} {
 		if err := indexer.IndexField(ctx, index.object, index.field, func(o client.Object) []string {
 			var values []string
@@ -110,7 +119,7 @@ func (n *neighbourhood) service(ctx context.Context, key types.NamespacedName) e
 	if err != nil || object == nil {
 		return err
 	}
-	for _, callee := range calleesOf(object) {
+	for _, callee := range mesh.CalleesOf(object) {
 		if _, err := n.addService(ctx, callee); err != nil {
 			return err
 		}
@@ -118,7 +127,7 @@ func (n *neighbourhood) service(ctx context.Context, key types.NamespacedName) e
 	if err := n.addServices(ctx, byCallee, key); err != nil {
 		return err
 	}
-	for _, gateway := range gatewaysOf(object) {
+	for _, gateway := range mesh.GatewaysOf(object) {
 		if err := n.gateway(ctx, gateway); err != nil {
 			return err
 		}
@@ -173,12 +182,12 @@ func (n *neighbourhood) addServices(ctx context.Context, index string, key types
 func (n *neighbourhood) details(ctx context.Context) error {
 	identities, files := sets.New[types.NamespacedName](), sets.New[types.NamespacedName]()
 	for i := range n.objects.Services {
-		identities.Insert(identityOf(&n.objects.Services[i]))
-		files.Insert(configMapsOf(&n.objects.Services[i])...)
+		identities.Insert(mesh.IdentityOf(&n.objects.Services[i]))
+		files.Insert(mesh.ConfigMapsOf(&n.objects.Services[i])...)
 	}
 	for i := range n.objects.Gateways {
-		identities.Insert(identityOf(&n.objects.Gateways[i]))
-		files.Insert(configMapsOf(&n.objects.Gateways[i])...)
+		identities.Insert(mesh.IdentityOf(&n.objects.Gateways[i]))
+		files.Insert(mesh.ConfigMapsOf(&n.objects.Gateways[i])...)
 	}
 	for key := range identities {
 		object := &meshv1alpha1.ServiceIdentity{}
@@ -277,59 +286,14 @@ func (w *World) sweep(ctx context.Context) {
 	w.swept = len(w.files)
 }
 
-// What an object refers to. These are also the values of the indexes, so that the way back is found.
+// What an object refers to the model says: its values are those of the indexes, so that the way back is found.
 
 func calleesOf(object *meshv1alpha1.MeshService) []types.NamespacedName {
-	var keys []types.NamespacedName
-	for _, dependency := range object.Spec.DependsOn {
-		keys = append(keys, referenced(object, dependency.Service))
-	}
-	return keys
+	return mesh.CalleesOf(object)
 }
 
 func gatewaysOf(object *meshv1alpha1.MeshService) []types.NamespacedName {
-	var keys []types.NamespacedName
-	for _, exposure := range object.Spec.Expose {
-		keys = append(keys, referenced(object, exposure.Gateway))
-	}
-	return keys
+	return mesh.GatewaysOf(object)
 }
 
-// identityOf is the ServiceIdentity of a MeshService or a MeshGateway: the one that it names, or that is created for it.
-func identityOf(object client.Object) types.NamespacedName {
-	var source *meshv1alpha1.IdentitySource
-	switch o := object.(type) {
-	case *meshv1alpha1.MeshService:
-		source = o.Spec.Identity
-	case *meshv1alpha1.MeshGateway:
-		source = o.Spec.Identity
-	}
-	key := client.ObjectKeyFromObject(object)
-	if source != nil && source.Name != "" {
-		key.Name = string(source.Name)
-	}
-	return key
-}
-
-func configMapsOf(object client.Object) []types.NamespacedName {
-	var keys []types.NamespacedName
-	switch o := object.(type) {
-	case *meshv1alpha1.MeshService:
-		if o.Spec.API != nil {
-			keys = append(keys, types.NamespacedName{Namespace: o.Namespace, Name: string(o.Spec.API.DescriptorSet.ConfigMap)})
-		}
-	case *meshv1alpha1.MeshGateway:
-		for _, provider := range o.Spec.JWT {
-			keys = append(keys, types.NamespacedName{Namespace: o.Namespace, Name: string(provider.JWKS.ConfigMap)})
-		}
-	}
-	return keys
-}
-
-func referenced(from client.Object, reference meshv1alpha1.ObjectReference) types.NamespacedName {
-	key := types.NamespacedName{Namespace: string(reference.Namespace), Name: string(reference.Name)}
-	if key.Namespace == "" {
-		key.Namespace = from.GetNamespace()
-	}
-	return key
-}
+func identityOf(object client.Object) types.NamespacedName { return mesh.IdentityOf(object) }

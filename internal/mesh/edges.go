@@ -28,7 +28,7 @@ func (b *builder) addEdges() {
 // addDependency says what is known of the callee, consenting or not.
 func (b *builder) addDependency(caller *service, dependency *meshv1alpha1.Dependency) {
 	known := Dependency{
-		Name: string(dependency.Name), Service: referenced(caller.Key.Namespace, dependency.Service),
+		Name: string(dependency.Name), Service: referenced(caller.object, dependency.Service),
 		LocalPort: dependency.LocalPort, Timeout: metav1.Duration{Duration: dependency.Timeout.Duration()},
 	}
 	if callee := b.service[known.Service]; callee != nil && callee.Trusted {
@@ -41,7 +41,7 @@ func (b *builder) addDependency(caller *service, dependency *meshv1alpha1.Depend
 
 func (b *builder) addEdge(caller *service, dependency *meshv1alpha1.Dependency) {
 	field := item("spec.dependsOn", string(dependency.Name))
-	key := referenced(caller.Key.Namespace, dependency.Service)
+	key := referenced(caller.object, dependency.Service)
 	unresolved := func(reason, subfield, format string, args ...any) {
 		b.report(caller.problem(meshv1alpha1.ConditionDependenciesResolved, reason, field+subfield, field+subfield+": "+fmt.Sprintf(format, args...)))
 	}
@@ -86,7 +86,7 @@ func (s *service) consentsTo(caller *service) (consents []*meshv1alpha1.AllowRul
 	for i := range s.object.Spec.Allow {
 		allow := &s.object.Spec.Allow[i]
 		switch from := allow.From; {
-		case from.Service != nil && referenced(s.Key.Namespace, *from.Service) == caller.Key:
+		case from.Service != nil && referenced(s.object, *from.Service) == caller.Key:
 			consents = append(consents, allow)
 		case from.Service == nil && caller.identified && string(from.SPIFFEID) == caller.ID.String():
 			if caller.Trusted {

@@ -17,7 +17,6 @@ import (
 type applicant struct {
 	ProxyKey
 	object metav1.Object
-	source meshv1alpha1.IdentitySource
 	// serviceAccountName is what the spec says; empty where it says nothing.
 	serviceAccountName string
 }
@@ -33,26 +32,28 @@ type principal struct {
 
 // identify finds who the applicant is. Without that nothing of it can be rendered: the Problem is why.
 func (b *builder) identify(a applicant) (principal, *Problem) {
-	if a.source.Name != "" {
+	source := sourceOf(a.object)
+	if source.Name != "" {
 		return b.identifyByName(a)
 	}
+	key := IdentityOf(a.object)
 	account := cmp.Or(a.serviceAccountName, a.Name)
-	p := principal{identity: a.NamespacedName, serviceAccountName: account, newIdentity: &meshv1alpha1.ServiceIdentitySpec{
-		Path:               a.source.Path,
+	p := principal{identity: key, serviceAccountName: account, newIdentity: &meshv1alpha1.ServiceIdentitySpec{
+		Path:               source.Path,
 		ServiceAccountName: account,
 		PodLabels:          map[string]meshv1alpha1.LabelValue{a.Label(): meshv1alpha1.LabelValue(a.Name)},
-		X509SVIDTTL:        a.source.X509SVIDTTL,
-		JWTSVIDTTL:         a.source.JWTSVIDTTL,
-		DNSNames:           a.source.DNSNames,
+		X509SVIDTTL:        source.X509SVIDTTL,
+		JWTSVIDTTL:         source.JWTSVIDTTL,
+		DNSNames:           source.DNSNames,
 	}}
-	path := cmp.Or(a.source.Path, DefaultPath(a.Namespace, account))
+	path := cmp.Or(source.Path, DefaultPath(a.Namespace, account))
 	id, err := spiffeid.FromPath(b.Cluster.TrustDomain, path)
 	if err != nil {
 		return p, a.problem(meshv1alpha1.ReasonPathInvalid, "spec.identity.path", fmt.Sprintf(
 			"spec.identity.path %q cannot be the path of a SPIFFE ID (%v): delete this %s and create it with another, or without", path, err, a.Kind))
 	}
 	p.id = id
-	object := b.identities[a.NamespacedName]
+	object := b.identities[key]
 	if object == nil {
 		return p, nil // it is about to be created
 	}
@@ -61,7 +62,7 @@ func (b *builder) identify(a applicant) (principal, *Problem) {
 	if has, err := b.Cluster.Path(object); err != nil || has != path || object.Spec.ServiceAccountName != account || !own && missingLabel(object, a.PodLabels()) != "" {
 		return p, a.problem(meshv1alpha1.ReasonIdentityMismatch, "spec.identity", fmt.Sprintf(
 			"ServiceIdentity %s is not the one of this %s, which needs %s for its pods, with service account %s: delete that one when nobody uses it, or create this %s under another name",
-			a.NamespacedName, a.Kind, id, account, a.Kind))
+			key, a.Kind, id, account, a.Kind))
 	}
 	p.trusted = wasAccepted(object)
 	return p, a.unaccepted(object)
@@ -70,7 +71,7 @@ func (b *builder) identify(a applicant) (principal, *Problem) {
 // identifyByName takes the ServiceIdentity that spec.identity.name refers to.
 func (b *builder) identifyByName(a applicant) (principal, *Problem) {
 	const field = "spec.identity.name"
-	key := types.NamespacedName{Namespace: a.Namespace, Name: string(a.source.Name)}
+	key := IdentityOf(a.object)
 	p := principal{identity: key}
 	object := b.identities[key]
 	if object == nil {

@@ -208,7 +208,7 @@ func (b *builder) keepRecords(s *service, candidates map[*meshv1alpha1.Exposure]
 			wanted = pathsOf(c.wants)
 		}
 		for _, record := range s.object.Status.Exposures {
-			if record.Name != exposure.Name || gatewayOf(record) != referenced(s.Key.Namespace, exposure.Gateway) {
+			if record.Name != exposure.Name || gatewayOf(record) != referenced(s.object, exposure.Gateway) {
 				continue
 			}
 			kept := meshv1alpha1.ExposureRecord{Name: record.Name, Gateway: record.Gateway}

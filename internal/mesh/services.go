@@ -7,7 +7,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/descriptor"
@@ -58,9 +57,7 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 	}}
 	s.Ports, s.recorded = portsOf(object), recordedOf(object)
 	key := ProxyKey{Kind: KindMeshService, NamespacedName: s.Key}
-	p, problem := b.identify(applicant{
-		ProxyKey: key, object: object, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
-	})
+	p, problem := b.identify(applicant{ProxyKey: key, object: object, serviceAccountName: string(spec.Workload.ServiceAccountName)})
 	b.report(problem)
 	s.identified = problem == nil
 	s.ID, s.Trusted, s.Identity, s.NewIdentity = p.id, p.trusted && s.identified, p.identity, p.newIdentity
@@ -78,7 +75,7 @@ func (b *builder) readAPI(s *service) {
 		return
 	}
 	s.apiRead = true
-	raw, err := b.file(s.Key.Namespace, source.DescriptorSet)
+	raw, err := b.file(s.object, source.DescriptorSet)
 	if err == nil {
 		s.api, err = b.Descriptors.Read(raw)
 	}
@@ -87,13 +84,6 @@ func (b *builder) readAPI(s *service) {
 		s.apiBroken = true
 		b.report(s.problem(meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonDescriptorInvalid, field, fmt.Sprintf("%s: %v", field, err)))
 	}
-}
-
-func sourceOf(identity *meshv1alpha1.IdentitySource) meshv1alpha1.IdentitySource {
-	if identity == nil {
-		return meshv1alpha1.IdentitySource{}
-	}
-	return *identity
 }
 
 func (s *service) problem(condition, reason, field, message string) *Problem {
@@ -123,9 +113,4 @@ func (s *service) portNames() []string {
 
 func timeoutOf(d meshv1alpha1.Duration) metav1.Duration {
 	return metav1.Duration{Duration: cmp.Or(d.Duration(), DefaultTimeout*time.Second)}
-}
-
-// referenced is the key that a reference means in an object of the namespace.
-func referenced(namespace string, reference meshv1alpha1.ObjectReference) types.NamespacedName {
-	return types.NamespacedName{Namespace: cmp.Or(string(reference.Namespace), namespace), Name: string(reference.Name)}
 }
