@@ -95,7 +95,7 @@ func readyListener() *listenerv3.Listener {
 
 // shownIsReady has the probe succeed, too, where a listener showed an RSA certificate whose keyUsage lacks digitalSignature:
 // the proxy serves it, and it is for the clients to take it or not, but as a client itself a proxy ends the connection then.
-// Only the listener that was asked last counts here: beside others without a certificate that may be one of them.
+// Only the listener that was asked last counts here: beside one without a certificate it does not help.
 func shownIsReady() *hcmv3.LocalReplyConfig {
 	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
 		Filter:     expression(`upstream.transport_failure_reason.contains("KEY_USAGE_BIT_INCORRECT")`),
