@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,26 +28,18 @@ const (
 
 // IndexWorld adds the indexes that a World needs to a cache. Call it once, before the cache is started.
 func IndexWorld(ctx context.Context, indexer client.FieldIndexer) error {
-	callees := func(object metav1.Object) []types.NamespacedName {
-		return mesh.CalleesOf(object.(*meshv1alpha1.MeshService))
-	}
-	gateways := func(object metav1.Object) []types.NamespacedName {
-		return mesh.GatewaysOf(object.(*meshv1alpha1.MeshService))
-	}
-	identity := func(object metav1.Object) []types.NamespacedName {
-		return []types.NamespacedName{mesh.IdentityOf(object)}
-	}
+	identity := func(object client.Object) []types.NamespacedName { return []types.NamespacedName{identityOf(object)} }
 	for _, index := range []struct {
 		object client.Object
 		field  string
-		keys   func(metav1.Object) []types.NamespacedName
+		keys   func(client.Object) []types.NamespacedName
 	}{
-		{&meshv1alpha1.MeshService{}, byCallee, callees},
-		{&meshv1alpha1.MeshService{}, byGateway, gateways},
+		{&meshv1alpha1.MeshService{}, byCallee, func(o client.Object) []types.NamespacedName { return calleesOf(o.(*meshv1alpha1.MeshService)) }},
+		{&meshv1alpha1.MeshService{}, byGateway, func(o client.Object) []types.NamespacedName { return gatewaysOf(o.(*meshv1alpha1.MeshService)) }},
 		{&meshv1alpha1.MeshService{}, byIdentity, identity},
 		{&meshv1alpha1.MeshGateway{}, byIdentity, identity},
-		{&meshv1alpha1.MeshService{}, byConfigMap, mesh.ConfigMapsOf},
-		{&meshv1alpha1.MeshGateway{}, byConfigMap, mesh.ConfigMapsOf},
+		{&meshv1alpha1.MeshService{}, byConfigMap, configMapsOf},
+		{&meshv1alpha1.MeshGateway{}, byConfigMap, configMapsOf},
 	} {
 		if err := indexer.IndexField(ctx, index.object, index.field, func(o client.Object) []string {
 			var values []string
@@ -119,7 +110,7 @@ func (n *neighbourhood) service(ctx context.Context, key types.NamespacedName) e
 	if err != nil || object == nil {
 		return err
 	}
-	for _, callee := range mesh.CalleesOf(object) {
+	for _, callee := range calleesOf(object) {
 		if _, err := n.addService(ctx, callee); err != nil {
 			return err
 		}
@@ -127,7 +118,7 @@ func (n *neighbourhood) service(ctx context.Context, key types.NamespacedName) e
 	if err := n.addServices(ctx, byCallee, key); err != nil {
 		return err
 	}
-	for _, gateway := range mesh.GatewaysOf(object) {
+	for _, gateway := range gatewaysOf(object) {
 		if err := n.gateway(ctx, gateway); err != nil {
 			return err
 		}
@@ -182,12 +173,12 @@ func (n *neighbourhood) addServices(ctx context.Context, index string, key types
 func (n *neighbourhood) details(ctx context.Context) error {
 	identities, files := sets.New[types.NamespacedName](), sets.New[types.NamespacedName]()
 	for i := range n.objects.Services {
-		identities.Insert(mesh.IdentityOf(&n.objects.Services[i]))
-		files.Insert(mesh.ConfigMapsOf(&n.objects.Services[i])...)
+		identities.Insert(identityOf(&n.objects.Services[i]))
+		files.Insert(configMapsOf(&n.objects.Services[i])...)
 	}
 	for i := range n.objects.Gateways {
-		identities.Insert(mesh.IdentityOf(&n.objects.Gateways[i]))
-		files.Insert(mesh.ConfigMapsOf(&n.objects.Gateways[i])...)
+		identities.Insert(identityOf(&n.objects.Gateways[i]))
+		files.Insert(configMapsOf(&n.objects.Gateways[i])...)
 	}
 	for key := range identities {
 		object := &meshv1alpha1.ServiceIdentity{}
@@ -286,7 +277,7 @@ func (w *World) sweep(ctx context.Context) {
 	w.swept = len(w.files)
 }
 
-// What an object refers to the model says: its values are those of the indexes, so that the way back is found.
+// What an object refers to, as the model says. These are also the values of the indexes, so that the way back is found.
 
 func calleesOf(object *meshv1alpha1.MeshService) []types.NamespacedName {
 	return mesh.CalleesOf(object)
@@ -297,3 +288,5 @@ func gatewaysOf(object *meshv1alpha1.MeshService) []types.NamespacedName {
 }
 
 func identityOf(object client.Object) types.NamespacedName { return mesh.IdentityOf(object) }
+
+func configMapsOf(object client.Object) []types.NamespacedName { return mesh.ConfigMapsOf(object) }
