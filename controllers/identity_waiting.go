@@ -59,16 +59,17 @@ func (o *outcome) serves() func(node string) bool {
 	if o.clusterWide {
 		return func(string) bool { return len(o.missing) == 0 }
 	}
-	served := sets.New[string]()
+	served, lacking := sets.New[string](), sets.New[string]()
 	for _, node := range o.nodes {
 		lacks := slices.ContainsFunc(o.missing, func(entry spire.Entry) bool { // its own entry or the alias that it hangs on: the IDs of both end alike
 			return strings.HasSuffix(entry.ID, "."+string(node.UID))
 		})
-		if !lacks {
-			served.Insert(node.Name)
+		if lacks { // one of two that were registered under the name is enough: by which the agent is known nobody says
+			lacking.Insert(node.Name)
 		}
+		served.Insert(node.Name)
 	}
-	return served.Has
+	return served.Difference(lacking).Has
 }
 
 // SPIRE's server makes a new CA in time to have a sixth of the old one's lifetime left, seven days at most, when it begins to sign with

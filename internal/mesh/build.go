@@ -39,6 +39,8 @@ type Objects struct {
 	KubeServices []corev1.Service `json:"kubeServices,omitempty"`
 	// NamedAfter are Services that identities keep their names of for now, whether or not they select a pod still.
 	NamedAfter []ServiceName `json:"namedAfter,omitempty"`
+	// EarlierNodes are Nodes that were there before those of identities: agents may be known by their UIDs still.
+	EarlierNodes []EarlierNode `json:"earlierNodes,omitempty"`
 	// ClusterDomain is what the DNS names of Services end in: cluster.local. Empty, they are not written out.
 	ClusterDomain string `json:"clusterDomain,omitempty"`
 	// Services are the MeshServices asked for, those that they depend on, those that depend on them, those that expose at a
@@ -65,6 +67,15 @@ type Incumbents struct {
 type ServiceName struct {
 	Identity types.NamespacedName `json:"identity"`
 	Service  string               `json:"service"`
+}
+
+// EarlierNode says that a node of an identity may have an agent that is known by the UID of a Node of before, and until when.
+// Where it is not known which node that is, the name is empty.
+type EarlierNode struct {
+	Identity types.NamespacedName `json:"identity"`
+	Name     string               `json:"name,omitempty"`
+	UID      types.UID            `json:"uid"`
+	Until    metav1.Time          `json:"until"`
 }
 
 // Build makes the Mesh of objects. What is wrong with a part becomes a Problem of the object that has to change; every
@@ -277,7 +288,8 @@ func (b *builder) federate(identity *Identity, with []meshv1alpha1.TrustDomain) 
 	}
 }
 
-// place finds the nodes that run pods of the identity.
+// place finds the nodes that run pods of the identity. SPIRE knows the agent of one that was registered again by the UID that it
+// attested with: so what is for the node is for the earlier one, too, until the agent must have attested again.
 func (b *builder) place(identity *Identity) {
 	nodes, unknown := map[types.UID]Node{}, sets.New[string]()
 	for i := range b.Pods {
@@ -291,8 +303,18 @@ func (b *builder) place(identity *Identity) {
 			unknown.Insert(pod.Spec.NodeName)
 		}
 	}
+	names := sets.New[string]()
 	for _, node := range nodes {
 		identity.Nodes = append(identity.Nodes, node)
+		names.Insert(node.Name)
+	}
+	for _, earlier := range b.EarlierNodes {
+		if earlier.Identity != identity.Key || earlier.Name != "" && !names.Has(earlier.Name) || len(names) == 0 {
+			continue
+		}
+		if alias, err := b.Cluster.NodeAlias(earlier.UID); err == nil {
+			identity.Nodes = append(identity.Nodes, Node{Name: earlier.Name, UID: earlier.UID, Alias: alias, Until: earlier.Until})
+		}
 	}
 	slices.SortFunc(identity.Nodes, compareNodes)
 	identity.UnknownNodes = sets.List(unknown)
