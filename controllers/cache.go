@@ -55,7 +55,7 @@ func stripConfigMap(object any) (any, error) {
 	return object, nil
 }
 
-// stripPod keeps of a Pod only what decides who runs where, and since when, and, of those of MeshServices and MeshGateways, what they wait for;
+// stripPod keeps of a Pod only what decides who runs where, and, of those of MeshServices and MeshGateways, what they wait for;
 // of a gateway's also where its listeners are, and which certificates it has of them.
 func stripPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
@@ -64,11 +64,6 @@ func stripPod(object any) (any, error) {
 	}
 	var owners []metav1.OwnerReference
 	status := corev1.PodStatus{Phase: pod.Status.Phase}
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodScheduled {
-			status.Conditions = []corev1.PodCondition{condition}
-		}
-	}
 	var certificates []corev1.Volume
 	if key, ours := memberOf(pod); ours {
 		owners = pod.OwnerReferences

@@ -69,7 +69,7 @@ func NewIdentities(c client.Client, recorder events.EventRecorder, o IdentityOpt
 			Events:     recorder,
 			DefaultTTL: o.DefaultTTL, CATTL: o.CATTL, AgentTTL: o.AgentTTL, Clock: o.Clock, RetryInterval: o.RetryInterval,
 		},
-		Nodes: &NodeReconciler{Client: c, Cluster: o.Cluster, SPIRE: o.SPIRE, Surplus: surplus, Witness: witness},
+		Nodes: &NodeReconciler{Client: c, Cluster: o.Cluster, SPIRE: o.SPIRE, Surplus: surplus, Witness: witness, AgentTTL: o.AgentTTL},
 		Brake: &BrakeReconciler{Client: c, Brake: brake, Events: recorder},
 	}
 }

@@ -162,8 +162,8 @@ func (r *ServiceIdentityReconciler) covered(ctx context.Context, object *meshv1a
 	}
 	for _, entry := range theirs {
 		why := spire.Uncovered(r.Cluster, o.want, entry.Entry, pods)
-		if node, left := spire.Attesting(o.nodes, entry.Entry, r.AgentTTL, r.Clock.Now()); why == "" && left > 0 && entry.ParentID != r.Cluster.ClusterAlias().String() {
-			why = "it is below an agent that may be the one of Node " + node.Name + ", which is known by the UID of an earlier Node until it attests again: by " +
+		if node, left := spire.Attesting(o.nodes, entry.Entry, r.AgentTTL, r.Clock.Now()); why == "" && left > 0 && !spire.ForPodsGone(entry.Entry, pods) {
+			why = "it may be what the agent of Node " + node.Name + " has the ID by, which may be known by the UID of an earlier Node until it attests again: by " +
 				node.Registered.Add(r.AgentTTL).UTC().Format(time.RFC3339)
 		}
 		if why != "" {

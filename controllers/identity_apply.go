@@ -9,7 +9,6 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/sets"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
@@ -31,7 +30,6 @@ type outcome struct {
 	// clusterWide is true where one entry is for all nodes; then nodes and unknown are empty.
 	clusterWide bool
 	unknown     []string // nodes that run the identity and that the API server does not show
-	again       []string // nodes that were deleted and registered again, and whose agents may have the UIDs of the old ones
 	lingers     time.Duration
 	// retry is how long it is until the first of the failed writes may be tried again; zero where that is not known.
 	retry time.Duration
@@ -69,20 +67,20 @@ func (r *ServiceIdentityReconciler) apply(ctx context.Context, key types.Namespa
 		surplus, plan.Delete = nil, nil
 		r.Surplus.Retain(owner, unneeded)
 	} else if accepted { // else it is so by somebody's word, such as a grant that was taken back: that is not put off
-		var attested time.Duration
-		surplus, attested = r.registeredAgain(surplus, &outcome)
 		plan.Delete, outcome.lingers = r.Surplus.Due(owner, surplus)
-		outcome.lingers = sooner(outcome.lingers, attested)
 		r.makeBeforeBreak(&plan, want, &outcome)
+	}
+	// A dry run deletes nothing that could be too much; nor is it known what the brake may forget while a node is not known.
+	if outcome.state.Err == nil && !r.SPIRE.DryRun() && len(identity.UnknownNodes) == 0 {
+		plan.Delete, outcome.braked = r.Brake.Pass(owner, surplus, plan.Delete)
+		outcome.release = r.Brake.Command()
 	}
 	if accepted {
 		keepCurrent(&plan, identity, held, unneeded)
+		outcome.lingers = sooner(outcome.lingers, r.attested(identity.Nodes))
 	}
-	if outcome.state.Err == nil && r.SPIRE.DryRun() { // it deletes nothing that could be too much
+	if outcome.state.Err == nil && r.SPIRE.DryRun() {
 		outcome.planned = plan
-	} else if outcome.state.Err == nil && len(identity.UnknownNodes) == 0 { // else it is not known what the brake may forget
-		plan.Delete, outcome.braked = r.Brake.Pass(owner, surplus, plan.Delete)
-		outcome.release = r.Brake.Command()
 	}
 	if outcome.state.Err == nil && !plan.Empty() {
 		r.write(ctx, owner, plan, held, &outcome)
@@ -196,25 +194,15 @@ func (r *ServiceIdentityReconciler) withoutDuplicates(ctx context.Context, plan 
 	return duplicates, asked
 }
 
-// registeredAgain takes out of the entries that no pod needs those under an earlier alias of a node that runs pods of the
-// identity: one of its name that was deleted. SPIRE knows the agent there by the UID that it attested with, until it attests
-// again; it does so within the lifetime of its SVID, when the returned time is over.
-func (r *ServiceIdentityReconciler) registeredAgain(surplus []string, o *outcome) (left []string, attested time.Duration) {
-	now, names := r.Clock.Now(), sets.New[string]()
-	left = slices.DeleteFunc(slices.Clone(surplus), func(id string) bool {
-		for _, alias := range r.SPIRE.Of(spire.Owner{Kind: spire.OwnerNode, NodeUID: types.UID(spire.NodeOf(id))}) {
-			for _, node := range o.nodes {
-				if until := node.Registered.Add(r.AgentTTL).Sub(now); alias.Hint == node.Name && until > 0 {
-					names.Insert(node.Name)
-					attested = sooner(attested, until)
-					return true
-				}
-			}
+// attested is how long it is until the agent of one of the nodes must have attested by the UID of an earlier one no more; zero
+// where there is none.
+func (r *ServiceIdentityReconciler) attested(nodes []mesh.Node) (wait time.Duration) {
+	for _, node := range nodes {
+		if !node.Until.IsZero() {
+			wait = sooner(wait, max(node.Until.Sub(r.Clock.Now()), 1))
 		}
-		return false
-	})
-	o.again = sets.List(names)
-	return left, attested
+	}
+	return wait
 }
 
 // held is what SPIRE holds of an owner and, of what belongs to others, of the entries that its own are under.

@@ -103,6 +103,22 @@ var _ = Describe("the deletion brake", func() {
 		Expect(r.condition(key, "Registered")).To(Equal("True NoPods"))
 	})
 
+	It("has what it keeps follow the identity: pods that this ceased to select must not have it for that long", func() {
+		object, pods := everywhere("pay")
+		key := mesh.KeyOf(object)
+		vanish(pods)
+		r.reconcile(key)
+		r.clock.Step(grace)
+		r.reconcile(key)
+		Expect(r.condition(key, "Registered")).To(Equal("True DeletionsHeld"))
+		object = r.identity(key)
+		object.Spec.PodLabels = map[string]meshv1alpha1.LabelValue{"tier": "gold"}
+		Expect(live.Update(r.ctx, object)).To(Succeed())
+		r.reconcile(key, object)
+		Expect(own(object)).To(Equal(many))
+		Expect(r.entries()[entryID(object, nodes[0])].Selectors).To(ContainElement(HaveField("Value", "pod-label:tier:gold")))
+	})
+
 	It("does not let go while a pod is bound to a node that is not shown: it is not known what is needed again", func() {
 		object, pods := everywhere("pay")
 		key := mesh.KeyOf(object)

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -111,8 +112,8 @@ func qualify(registered *metav1.Condition, o outcome) {
 		}
 		registered.Message += "; " + words
 	}
-	if len(o.again) > 0 {
-		registered.Message += "; these nodes were registered again, and the entries of the old ones stay until their agents have attested again: " + names(o.again)
+	if again := earlierNames(o.nodes); len(again) > 0 {
+		registered.Message += "; these nodes were registered again, and the SPIRE server may know their agents by the UIDs of before until they attest again: for these there are entries, too: " + names(again)
 	}
 	if len(o.unnamed) > 0 {
 		registered.Message += "; more Services select its pods than a certificate has names of, and these are left out: " + names(o.unnamed)
@@ -201,10 +202,22 @@ func entryIDs(entries []spire.Entry) []string {
 	return ids
 }
 
-func nodeNames(nodes []mesh.Node) []string {
-	list := make([]string, len(nodes))
-	for i := range nodes {
-		list[i] = nodes[i].Name
+// nodeNames are the names of the nodes that the API server shows.
+func nodeNames(nodes []mesh.Node) (list []string) {
+	for _, node := range nodes {
+		if node.Until.IsZero() {
+			list = append(list, node.Name)
+		}
+	}
+	return list
+}
+
+// earlierNames are those of the nodes that the API server showed before, each with until when it counts.
+func earlierNames(nodes []mesh.Node) (list []string) {
+	for _, node := range nodes {
+		if !node.Until.IsZero() {
+			list = append(list, cmp.Or(node.Name, "one that is not known any more")+" (until "+node.Until.UTC().Format(time.RFC3339)+")")
+		}
 	}
 	return list
 }

@@ -29,6 +29,8 @@ type NodeReconciler struct {
 	SPIRE   *registry.Registry
 	Surplus *retention.Surplus
 	Witness *retention.Witness
+	// AgentTTL is how long it takes at most until the agent of a node has attested again.
+	AgentTTL time.Duration
 }
 
 // Reconcile brings the alias of the node with a UID in line with it: one that comes back under the same name is another one to
@@ -44,6 +46,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 		return ctrl.Result{}, fmt.Errorf("find the Node with UID %s: %w", uid, err)
 	}
 	held := r.SPIRE.Of(owner)
+	var after time.Duration
 	switch {
 	case len(nodes.Items) > 0:
 		r.Witness.Saw(owner)
@@ -52,6 +55,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 		lost := *metadataOf("Node")
 		lost.UID = owner.NodeUID
 		nodes.Items = append(nodes.Items, lost)
+		after = r.Surplus.Grace + time.Second // then it is looked whether anything hangs on it still
 	case len(held) == 0:
 		r.Witness.Left(owner)
 	case r.SPIRE.HasChildren(held[0].SPIFFEID):
@@ -63,10 +67,17 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 		}
 		return ctrl.Result{RequeueAfter: r.Surplus.Grace + time.Second}, nil
 	}
+	if len(nodes.Items) == 0 && len(held) > 0 {
+		if left, err := r.attested(ctx, held[0].Hint); err != nil || left > 0 {
+			return ctrl.Result{RequeueAfter: left}, err
+		}
+	}
 	m, _ := mesh.Build(mesh.Objects{Cluster: r.Cluster, Nodes: nodes.Items})
 	plan := spire.Diff(spire.Entries(m), held)
-	var result ctrl.Result
-	plan.Delete, result.RequeueAfter = r.Surplus.Due(owner, plan.Delete)
+	result := ctrl.Result{RequeueAfter: after}
+	var lingers time.Duration
+	plan.Delete, lingers = r.Surplus.Due(owner, plan.Delete)
+	result.RequeueAfter = sooner(result.RequeueAfter, lingers)
 	if plan.Empty() {
 		return result, nil
 	}
@@ -81,6 +92,15 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 		return ctrl.Result{}, fmt.Errorf("register the alias of the Node with UID %s: %s", uid, why)
 	}
 	return result, nil
+}
+
+// attested is how long it is until the agent of the Node with a name must have attested as that Node; zero where there is none.
+func (r *NodeReconciler) attested(ctx context.Context, name string) (time.Duration, error) {
+	node := metadataOf("Node")
+	if err := r.Client.Get(ctx, client.ObjectKey{Name: name}, node); err != nil {
+		return 0, client.IgnoreNotFound(err)
+	}
+	return max(node.CreationTimestamp.Add(r.AgentTTL).Sub(r.Surplus.Clock.Now()), 0), nil
 }
 
 // orphans reports whether entries hang on the alias of a node that this manager has seen.

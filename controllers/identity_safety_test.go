@@ -234,6 +234,23 @@ var _ = Describe("what nobody asked to delete", Ordered, func() {
 		kept(before, svids)
 	})
 
+	It("stays: an identity that goes from one entry for the cluster to one a node, where the Node was registered again", func() {
+		ns := namespace("")
+		object := identity(ns, "placed", func(spec *meshv1alpha1.ServiceIdentitySpec) { spec.Placement = meshv1alpha1.PlacementCluster })
+		pod(ns, "placed", on.Name)
+		workload := watchSVIDs(agent, clusterID.IDOf(object), "k8s:ns:"+ns.Name, "k8s:sa:placed")
+		old := on.DeepCopy()
+		Expect(live.Delete(ctx, on.DeepCopy())).To(Succeed())
+		registerAgain(on)
+		registered(object, "True Registered")
+		object.Spec.Placement = meshv1alpha1.PlacementNode
+		Expect(live.Update(ctx, object)).To(Succeed())
+		Eventually(entries).Should(And(HaveKey(entryID(object, old)), HaveKey(entryID(object, on)), Not(HaveKey(clusterEntryID(object)))))
+		kept([]string{entryID(object, old), entryID(object, on)}, workload)
+		By("and one that comes to the node only now has its SVID by the old Node, which is what the agent is known by")
+		use("newcomer")
+	})
+
 	It("stays: everything, where lists fail", func() {
 		object, _, workload := use("unlisted")
 		registered(object, "True Registered")

@@ -57,12 +57,13 @@ func (o *outcome) serves() func(node string) bool {
 	if o.clusterWide {
 		return func(string) bool { return len(o.missing) == 0 }
 	}
-	served := sets.New[string]()
+	served, lacking := sets.New[string](), sets.New[string]()
 	for _, node := range o.nodes {
 		lacks := func(entry spire.Entry) bool { return spire.NodeOf(entry.ID) == string(node.UID) } // its own entry, or the alias that it hangs on
-		if !slices.ContainsFunc(o.missing, lacks) {
-			served.Insert(node.Name)
+		if slices.ContainsFunc(o.missing, lacks) {
+			lacking.Insert(node.Name) // of two that were registered under the name, nobody says by which the agent is known
 		}
+		served.Insert(node.Name)
 	}
-	return served.Has
+	return served.Difference(lacking).Has
 }

@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -106,7 +108,48 @@ func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1a
 			return objects, err
 		}
 	}
-	return objects, r.observePods(ctx, object, &objects)
+	if err := r.observePods(ctx, object, &objects); err != nil {
+		return objects, err
+	}
+	objects.EarlierNodes = r.earlierNodes(mesh.KeyOf(object), objects.Nodes)
+	return objects, nil
+}
+
+// earlierNodes are those by whose UIDs SPIRE may know the agents of nodes that were registered within the lifetime of an
+// agent's SVID: by the name that their alias has, and where somebody has taken that away, what hangs on it is kept all the same.
+func (r *ServiceIdentityReconciler) earlierNodes(key types.NamespacedName, nodes []metav1.PartialObjectMetadata) (earlier []mesh.EarlierNode) {
+	shown, last := sets.New[types.UID](), metav1.Time{}
+	for i := range nodes {
+		shown.Insert(nodes[i].UID)
+	}
+	for i := range nodes {
+		until := metav1.NewTime(nodes[i].CreationTimestamp.Add(r.AgentTTL))
+		if !until.After(r.Clock.Now()) {
+			continue
+		}
+		for _, alias := range r.SPIRE.Aliases(nodes[i].Name) {
+			if uid := types.UID(spire.NodeOf(alias.ID)); !shown.Has(uid) {
+				earlier = append(earlier, mesh.EarlierNode{Identity: key, Name: nodes[i].Name, UID: uid, Until: until})
+			}
+		}
+		if last.Before(&until) {
+			last = until
+		}
+	}
+	if last.IsZero() {
+		return nil
+	}
+	for _, held := range r.SPIRE.Of(identityOwner(key)) {
+		uid := types.UID(spire.NodeOf(held.ID))
+		if shown.Has(uid) || spire.IsClusterWide(held.ID) {
+			continue
+		}
+		aliases := r.SPIRE.Of(spire.Owner{Kind: spire.OwnerNode, NodeUID: uid})
+		if len(aliases) == 0 || aliases[0].Hint == "" {
+			earlier = append(earlier, mesh.EarlierNode{Identity: key, UID: uid, Until: last})
+		}
+	}
+	return earlier
 }
 
 // observeServices adds the Services of the identity's namespace, and those that SPIRE has it named after.

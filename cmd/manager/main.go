@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -85,7 +86,7 @@ func parseFlags(args []string) (flags, error) {
 	set.Float64Var(&f.brakeShare, "deletion-brake-share", retention.DefaultBrakeShare, "The same as a share of all entries of the cluster, above 0 and up to 1; the lower of the two limits holds, and 10 may go in any case.")
 	set.DurationVar(&f.defaultTTL, "spire-default-x509-svid-ttl", time.Hour, "The default_x509_svid_ttl of the SPIRE server: only for what status.outageBudget says of identities without x509SVIDTTL.")
 	set.DurationVar(&f.caTTL, "spire-ca-ttl", 24*time.Hour, "The ca_ttl of the SPIRE server, which no SVID outlives: only for what status.outageBudget says.")
-	set.DurationVar(&f.agentTTL, "spire-agent-ttl", time.Hour, "The agent_ttl of the SPIRE server. For that long after a Node was registered, the entries of an earlier Node of its name stay, by which its agent is known until it attests again.")
+	set.DurationVar(&f.agentTTL, "spire-agent-ttl", 0, "The agent_ttl of the SPIRE server; like there, that of --spire-default-x509-svid-ttl where it is not set. For that long after a Node was registered there are entries for an earlier Node of its name, too, by whose UID its agent is known until it attests again.")
 	set.BoolVar(&f.dryRun, "dry-run", false, "Write nothing to the SPIRE server: what would be written is logged, and shown in the condition Registered of each ServiceIdentity. Kubernetes objects are written all the same.")
 	set.StringVar(&f.metricsAddress, "metrics-bind-address", ":8443", "Where /metrics is served, over HTTPS and to those only whom the API server lets read it; 0 turns it off.")
 	set.StringVar(&f.probeAddress, "health-probe-bind-address", ":8081", "Where /healthz and /readyz are served.")
@@ -127,8 +128,8 @@ func (f flags) checkSPIRE() error {
 		return fmt.Errorf("--entry-grace is %s: want 0s or more", f.entryGrace)
 	case f.defaultTTL <= 0:
 		return fmt.Errorf("--spire-default-x509-svid-ttl is %s: want more than 0s", f.defaultTTL)
-	case f.agentTTL <= 0:
-		return fmt.Errorf("--spire-agent-ttl is %s: want more than 0s", f.agentTTL)
+	case f.agentTTL < 0:
+		return fmt.Errorf("--spire-agent-ttl is %s: want more than 0s, or none for that of --spire-default-x509-svid-ttl", f.agentTTL)
 	case f.caTTL <= 0:
 		return fmt.Errorf("--spire-ca-ttl is %s: want more than 0s", f.caTTL)
 	case f.brakeCount < retention.LeastBrakeCount:
@@ -216,7 +217,7 @@ func addIdentities(ctx context.Context, mgr ctrl.Manager, cluster mesh.ClusterID
 	}
 	_, err = controllers.AddIdentities(ctx, mgr, controllers.IdentityOptions{
 		Cluster: cluster, ClusterDomain: f.clusterDomain, SPIRE: entries, Namespace: f.managerNamespace(),
-		Grace: f.entryGrace, BrakeCount: f.brakeCount, BrakeShare: f.brakeShare, DefaultTTL: f.defaultTTL, CATTL: f.caTTL, AgentTTL: f.agentTTL,
+		Grace: f.entryGrace, BrakeCount: f.brakeCount, BrakeShare: f.brakeShare, DefaultTTL: f.defaultTTL, CATTL: f.caTTL, AgentTTL: cmp.Or(f.agentTTL, f.defaultTTL),
 		RetryInterval: f.auditInterval, Clock: clock.RealClock{}, Registerer: metrics.Registry,
 	})
 	return err

@@ -48,7 +48,7 @@ func TestFlagsThatCannotWorkAreRefused(t *testing.T) {
 		"a domain with a dot at its end": {with("--cluster-domain", "cluster.local."), "--cluster-domain is \"cluster.local.\""},
 		"a grace time before":            {with("--entry-grace", "-1s"), "--entry-grace is -1s"},
 		"SVIDs that never live":          {with("--spire-default-x509-svid-ttl", "0s"), "--spire-default-x509-svid-ttl is 0s"},
-		"an agent that never attests":    {with("--spire-agent-ttl", "0s"), "--spire-agent-ttl is 0s"},
+		"an agent that never attests":    {with("--spire-agent-ttl", "-1s"), "--spire-agent-ttl is -1s"},
 		"a CA that never lives":          {with("--spire-ca-ttl", "0s"), "--spire-ca-ttl is 0s"},
 		"a brake that stops all":         {with("--deletion-brake-count", "9"), "--deletion-brake-count is 9: want 10 or more"},
 		"a share of nothing":             {with("--deletion-brake-share", "0"), "--deletion-brake-share is 0"},

@@ -37,6 +37,8 @@ type Objects struct {
 	KubeServices []corev1.Service `json:"kubeServices,omitempty"`
 	// NamedAfter are Services that identities keep their names of for now, whether or not they select a pod still.
 	NamedAfter []ServiceName `json:"namedAfter,omitempty"`
+	// EarlierNodes are Nodes that were there before those of identities: agents may be known by their UIDs still.
+	EarlierNodes []EarlierNode `json:"earlierNodes,omitempty"`
 	// ClusterDomain is what the DNS names of Services end in: cluster.local. Empty, they are not written out.
 	ClusterDomain string `json:"clusterDomain,omitempty"`
 	// Services are the MeshServices asked for, those that they depend on, those that depend on them, those that expose at a
@@ -63,6 +65,15 @@ type Incumbents struct {
 type ServiceName struct {
 	Identity types.NamespacedName `json:"identity"`
 	Service  string               `json:"service"`
+}
+
+// EarlierNode says that a node of an identity may have an agent that is known by the UID of a Node of before, and until when.
+// Where it is not known which node that is, the name is empty.
+type EarlierNode struct {
+	Identity types.NamespacedName `json:"identity"`
+	Name     string               `json:"name,omitempty"`
+	UID      types.UID            `json:"uid"`
+	Until    metav1.Time          `json:"until"`
 }
 
 // Build makes the Mesh of objects. What is wrong with a part becomes a Problem of the object that has to change; every

@@ -149,7 +149,8 @@ func (b *builder) federate(identity *Identity, with []meshv1alpha1.TrustDomain) 
 	}
 }
 
-// place finds the nodes that run pods of the identity.
+// place finds the nodes that run pods of the identity. SPIRE knows the agent of one that was registered again by the UID that it
+// attested with: so what is for the node is for the earlier one, too, until the agent must have attested again.
 func (b *builder) place(identity *Identity) {
 	nodes, unknown := map[types.UID]Node{}, sets.New[string]()
 	for i := range b.Pods {
@@ -163,8 +164,18 @@ func (b *builder) place(identity *Identity) {
 			unknown.Insert(pod.Spec.NodeName)
 		}
 	}
+	names := sets.New[string]()
 	for _, node := range nodes {
 		identity.Nodes = append(identity.Nodes, node)
+		names.Insert(node.Name)
+	}
+	for _, earlier := range b.EarlierNodes {
+		if earlier.Identity != identity.Key || earlier.Name != "" && !names.Has(earlier.Name) || len(names) == 0 {
+			continue
+		}
+		if alias, err := b.Cluster.NodeAlias(earlier.UID); err == nil {
+			identity.Nodes = append(identity.Nodes, Node{Name: earlier.Name, UID: earlier.UID, Alias: alias, Until: earlier.Until})
+		}
 	}
 	slices.SortFunc(identity.Nodes, compareNodes)
 	identity.UnknownNodes = sets.List(unknown)

@@ -58,7 +58,7 @@ type Identity struct {
 	// ClusterWide is true where the identity can be had on every node of the cluster. Then Nodes and UnknownNodes are empty:
 	// where its pods run does not matter.
 	ClusterWide bool `json:"clusterWide,omitempty"`
-	// Nodes are the nodes that run pods of the identity, sorted by UID.
+	// Nodes are the nodes that run pods of the identity, and those that their agents may have attested as; sorted by UID.
 	Nodes []Node `json:"nodes,omitempty"`
 	// UnknownNodes are the names of nodes that run pods of the identity and that the API server does not show (yet).
 	// While there are any, it is not known which entries nobody needs any more.
@@ -73,6 +73,9 @@ type Node struct {
 	Alias spiffeid.ID `json:"alias"`
 	// Registered is when the API server took up the Node.
 	Registered metav1.Time `json:"registered,omitzero"`
+	// Until is, of a Node that is not there any more and that another of its name has come for, when the agent on it must have
+	// attested as that other one. It is zero for every other.
+	Until metav1.Time `json:"until,omitzero"`
 }
 
 // Problem says why a part of an object is not in the Mesh. The other parts are.

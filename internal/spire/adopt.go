@@ -66,6 +66,15 @@ func more(ours, theirs Entry) string {
 	return ""
 }
 
+// ForPodsGone reports whether an entry is for one pod, which is none of pods.
+func ForPodsGone(theirs Entry, pods map[string]bool) bool {
+	return slices.ContainsFunc(theirs.Selectors, func(selector string) bool {
+		uid, ok := strings.CutPrefix(selector, podUID)
+		_, there := pods[uid]
+		return ok && !there
+	})
+}
+
 // InPlaceOf are those of our entries by which the workloads of theirs have the SPIFFE ID: those for its node, or for all
 // nodes; all of them where theirs is for all nodes, or for one that is not known. The last part of the ID of an alias of ours,
 // and of a k8s_psat agent, is the UID of the node; of an agent with use_pod_uid_for_agent_id it is that of its pod.
@@ -80,13 +89,16 @@ func InPlaceOf(cluster mesh.ClusterID, ours []Held, theirs Entry) []Held {
 	return there
 }
 
-// Attesting is the youngest of the nodes, where an entry of somebody else's is below an agent that none of them has the UID
-// of, and the node was registered within the lifetime of an agent's SVID: until that is over the agent may be the one of this
-// node, known by the UID that the node had before. Without it, nobody has to wait.
+// Attesting is the youngest of the nodes, where an entry of somebody else's is below no alias of theirs and no agent with the UID
+// of one, and the node was registered within the lifetime of an agent's SVID: until that is over, the agent of this node may be
+// known by a UID that the node had before, which ours are not for. Without it, nobody has to wait.
 func Attesting(nodes []mesh.Node, theirs Entry, agentTTL time.Duration, now time.Time) (youngest mesh.Node, left time.Duration) {
 	for _, node := range nodes {
 		if sameNode(node.Alias.String(), theirs.ParentID) {
 			return mesh.Node{}, 0
+		}
+		if !node.Until.IsZero() {
+			continue
 		}
 		if l := node.Registered.Add(agentTTL).Sub(now); l > left {
 			youngest, left = node, l

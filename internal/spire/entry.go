@@ -70,11 +70,19 @@ func (e Entry) Similar(other Entry) bool {
 	return e.SPIFFEID == other.SPIFFEID && e.ParentID == other.ParentID && slices.Equal(e.Selectors, other.Selectors)
 }
 
-// Entries renders the alias of every node of m, that of the cluster where an identity needs it, and for each identity an
+// Entries renders the alias of every node of m and of its identities, that of the cluster where an identity needs it, and for each identity an
 // entry on each of its nodes, or one for the cluster; sorted by ID.
 // A node whose UID no entry ID can hold gets none: the API server makes UIDs of hexadecimal digits and hyphens.
 func Entries(m mesh.Mesh) []Entry {
-	entries := aliases(m.Cluster, m.Nodes)
+	nodes := slices.Clone(m.Nodes)
+	for _, identity := range m.Identities {
+		for _, node := range identity.Nodes {
+			if !node.Until.IsZero() && !slices.ContainsFunc(nodes, func(n mesh.Node) bool { return n.UID == node.UID }) {
+				nodes = append(nodes, node)
+			}
+		}
+	}
+	entries := aliases(m.Cluster, nodes)
 	if slices.ContainsFunc(m.Identities, func(identity mesh.Identity) bool { return identity.ClusterWide }) {
 		entries = append(entries, clusterAlias(m.Cluster))
 	}

@@ -89,7 +89,8 @@ func clusterWideID(cluster string, key types.NamespacedName) string {
 // that is all nodes.
 func NodeOf(id string) string { return id[strings.LastIndexByte(id, '.')+1:] }
 
-func isClusterWide(id string) bool { return strings.HasSuffix(id, "."+clusterPart) }
+// IsClusterWide reports whether an entry of an identity is for all nodes.
+func IsClusterWide(id string) bool { return strings.HasSuffix(id, "."+clusterPart) }
 
 func nodeAliasID(cluster string, node types.UID) string {
 	return strings.Join([]string{idPrefix, cluster, nodePart, string(node)}, ".")

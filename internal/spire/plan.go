@@ -60,5 +60,5 @@ func Diff(want []Entry, held []Held) Plan {
 // TakesOver reports whether wanted entries do in another place what an entry in surplus does: the placement of their
 // identity was changed. Then it may go only when they are there.
 func TakesOver(want []Entry, surplus string) bool {
-	return slices.ContainsFunc(want, func(entry Entry) bool { return isClusterWide(entry.ID) != isClusterWide(surplus) })
+	return slices.ContainsFunc(want, func(entry Entry) bool { return IsClusterWide(entry.ID) != IsClusterWide(surplus) })
 }

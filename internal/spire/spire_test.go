@@ -49,6 +49,12 @@ func TestEveryEntryIsOursHasAParentAmongTheEntriesOrTheServerAndSortedSelectors(
 		count, wide := len(m.Nodes), false
 		for _, identity := range m.Identities {
 			count += len(identity.Nodes)
+			for _, node := range identity.Nodes {
+				if !parents[node.Alias.String()] { // an earlier one, which is none of m
+					count++
+					parents[node.Alias.String()] = true
+				}
+			}
 			if identity.ClusterWide {
 				count, wide = count+1, true
 			}

@@ -20,6 +20,8 @@ type Batcher struct {
 	*Client
 	apply func(context.Context, spire.Plan) ([]Result, error)
 	slots chan struct{}
+	// large are the slots of plans that are more than one call.
+	large chan struct{}
 
 	mu      sync.Mutex
 	waiting []*order
@@ -38,7 +40,7 @@ type order struct {
 
 // NewBatcher makes a Batcher of a client.
 func NewBatcher(c *Client) *Batcher {
-	return &Batcher{Client: c, apply: c.Apply, slots: make(chan struct{}, batchesInFlight)}
+	return &Batcher{Client: c, apply: c.Apply, slots: make(chan struct{}, batchesInFlight), large: make(chan struct{}, batchesInFlight)}
 }
 
 // Apply writes a plan as Client.Apply does, and returns the results of this plan alone. It returns once the call has ended
@@ -47,7 +49,13 @@ func NewBatcher(c *Client) *Batcher {
 func (b *Batcher) Apply(ctx context.Context, plan spire.Plan) ([]Result, error) {
 	size := len(plan.IDs())
 	if size > batchSize {
-		return b.apply(ctx, plan)
+		select {
+		case b.large <- struct{}{}:
+			defer func() { <-b.large }()
+			return b.apply(ctx, plan)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	o := &order{ctx: ctx, plan: plan, size: size, taken: make(chan struct{}), done: make(chan struct{})}
 	b.mu.Lock()

@@ -10,7 +10,9 @@ import (
 // memory is what the server was last seen to hold of ours, with the index that owners ask by.
 type memory struct {
 	entries map[string]*record // by entry ID
-	byOwner index
+	byOwner index[spire.Owner]
+	// byNode has the aliases of nodes, by the name of the node.
+	byNode index[string]
 }
 
 type record struct {
@@ -22,17 +24,20 @@ type record struct {
 	read bool
 }
 
-// index holds the entry IDs of each owner.
-type index map[spire.Owner]map[string]struct{}
+// index holds the entry IDs of each key.
+type index[K comparable] map[K]map[string]struct{}
 
 func newMemory() memory {
-	return memory{entries: map[string]*record{}, byOwner: index{}}
+	return memory{entries: map[string]*record{}, byOwner: index[spire.Owner]{}, byNode: index[string]{}}
 }
 
 func (m *memory) put(owner spire.Owner, entry spire.Held, pass uint64) {
 	m.remove(entry.ID)
 	m.entries[entry.ID] = &record{Held: entry, owner: owner, pass: pass}
 	m.byOwner.add(owner, entry.ID)
+	if owner.Kind == spire.OwnerNode {
+		m.byNode.add(entry.Hint, entry.ID)
+	}
 }
 
 // saw notes that an entry was read as it is remembered.
@@ -49,6 +54,9 @@ func (m *memory) remove(id string) {
 	}
 	delete(m.entries, id)
 	m.byOwner.drop(entry.owner, id)
+	if entry.owner.Kind == spire.OwnerNode {
+		m.byNode.drop(entry.Hint, id)
+	}
 }
 
 func (m *memory) list(ids map[string]struct{}) []spire.Held {
@@ -63,14 +71,14 @@ func (m *memory) list(ids map[string]struct{}) []spire.Held {
 	return list
 }
 
-func (x index) add(key spire.Owner, id string) {
+func (x index[K]) add(key K, id string) {
 	if x[key] == nil {
 		x[key] = map[string]struct{}{}
 	}
 	x[key][id] = struct{}{}
 }
 
-func (x index) drop(key spire.Owner, id string) {
+func (x index[K]) drop(key K, id string) {
 	delete(x[key], id)
 	if len(x[key]) == 0 {
 		delete(x, key)

@@ -165,6 +165,13 @@ func (r *Registry) Owners(kind spire.OwnerKind) []spire.Owner {
 	return owners
 }
 
+// Aliases are the entries of the nodes that have, or had, a name; sorted by ID.
+func (r *Registry) Aliases(node string) []spire.Held {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.memory.list(r.memory.byNode[node])
+}
+
 // HasChildren reports whether the server was last seen to hold entries of this cluster's whose parent has this SPIFFE ID.
 // It looks through all of them: it is for what happens rarely.
 func (r *Registry) HasChildren(parentID string) bool {
@@ -206,10 +213,12 @@ func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]client.Result,
 		r.logPlan(plan)
 		return nil, nil
 	}
+	plan, there := r.remaining(plan, false) // nobody has to wait for those
 	if err := r.begin(ctx, plan.IDs()); err != nil {
-		return nil, fmt.Errorf("wait for another write of the same entries: %w", err)
+		return there, fmt.Errorf("wait for another write of the same entries: %w", err)
 	}
-	left, results := r.remaining(plan)
+	left, results := r.remaining(plan, true)
+	results = append(there, results...)
 	var err error
 	if !left.Empty() {
 		var written []client.Result
@@ -270,15 +279,16 @@ func (r *Registry) begin(ctx context.Context, ids []string) error {
 	}
 }
 
-// remaining takes out of a plan what is there by now: of two owners that share a node, both want its alias made.
-func (r *Registry) remaining(plan spire.Plan) (spire.Plan, []client.Result) {
+// remaining takes out of a plan what is there by now: of two owners that share a node, both want its alias made. Before the plan
+// has begun, what somebody else writes just now is not known to be there.
+func (r *Registry) remaining(plan spire.Plan, begun bool) (spire.Plan, []client.Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var results []client.Result
 	left := func(entries []spire.Entry, op client.Op) []spire.Entry {
 		return slices.DeleteFunc(slices.Clone(entries), func(entry spire.Entry) bool {
 			held, ok := r.memory.entries[entry.ID]
-			if !ok || !held.Equal(entry) || r.writes.doubtful[entry.ID] {
+			if !ok || !held.Equal(entry) || r.writes.doubtful[entry.ID] || !begun && r.writes.busy[entry.ID] {
 				return false
 			}
 			results = append(results, client.Result{ID: entry.ID, Op: op, Code: codes.OK, Entry: &held.Held})
