@@ -17,7 +17,6 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/owned"
 	"github.com/jia-app/paymesh/internal/spire"
-	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 )
 
 const (
@@ -202,7 +201,7 @@ func setReady(conditions *[]metav1.Condition, generation int64, types ...string)
 }
 
 // refusal words the writes that SPIRE refused. An entry of somebody else's in the way comes first: the user can act on it.
-func refusal(failed []spireclient.Result) (reason, message string) {
+func refusal(failed []spire.Result) (reason, message string) {
 	for _, result := range failed {
 		if other := result.Conflict; other != nil {
 			return meshv1alpha1.ReasonConflict, fmt.Sprintf(
