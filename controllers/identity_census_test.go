@@ -18,7 +18,7 @@ import (
 func TestTheCensusCountsWhatIsTrueOfTheEntriesOfAllIdentities(t *testing.T) {
 	metrics := prometheus.NewPedanticRegistry()
 	ownerNamed := func(name string) spire.Owner { return identityOwner(types.NamespacedName{Namespace: "ns", Name: name}) }
-	surplus := &retention.Surplus{Grace: time.Minute, Clock: clocktesting.NewFakeClock(time.Unix(0, 0))}
+	surplus := retention.NewSurplus(time.Minute, clocktesting.NewFakeClock(time.Unix(0, 0)))
 	census := NewCensus(metrics, surplus)
 	surplus.Due(ownerNamed("a"), []string{"old"})
 	want := []spire.Entry{{ID: "1"}, {ID: "2"}, {ID: "3"}}
