@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/jia-app/paymesh/payment/config"
 	"github.com/jia-app/paymesh/payment/discovery"
@@ -28,11 +26,10 @@ func (o Options) check() error {
 		if !o.TrustXFCC || address == "" {
 			continue
 		}
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
+		if _, _, err := net.SplitHostPort(address); err != nil {
 			return fmt.Errorf("%s is %q: want host:port", flag, address)
 		}
-		if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		if !config.OnLoopback(address) {
 			return fmt.Errorf("%s is %q: behind a sidecar want an address on loopback, like 127.0.0.1:50051, since the process speaks plaintext", flag, address)
 		}
 	}
@@ -64,10 +61,7 @@ func (s *Server) newAuth() (*interceptor.Auth, error) {
 	}
 	auth := &interceptor.Auth{
 		Service: s.options.Service, TrustXFCC: s.options.TrustXFCC, Denied: denied, Log: s.options.Log,
-		Methods: map[string]interceptor.Proof{
-			healthv1.Health_Check_FullMethodName: interceptor.Nothing, healthv1.Health_Watch_FullMethodName: interceptor.Nothing,
-			healthv1.Health_List_FullMethodName: interceptor.Nothing,
-		},
+		Methods: interceptor.HealthMethods(interceptor.Nothing),
 	}
 	if s.options.TrustXFCC {
 		auth.Rules = whoeverTheSidecarLetIn{}
