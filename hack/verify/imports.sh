@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks the import directions from what the compiler links, so that no detour over a third package hides one.
-#   cmd -> controllers -> {spire/client, spire/registry} -> spire -> mesh -> {api, descriptor}
+#   cmd -> controllers -> {spire/client, spire/registry, spire/retention, spire/backoff, xds/server, owned} -> {spire, xds, workload} ->
+#   mesh -> {api, descriptor}
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 module=github.com/jia-app/paymesh
