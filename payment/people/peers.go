@@ -1,10 +1,8 @@
 package people
 
 import (
-	"context"
 	"fmt"
 	"net"
-	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
@@ -36,11 +34,8 @@ func (o Options) check() error {
 	return nil
 }
 
-// connect makes the connection to the family service, if there is one, and begins to trace calls.
-func (s *Server) connect(ctx context.Context) (err error) {
-	if err := s.process.Trace(ctx, strings.ReplaceAll(s.options.Service, ",", "-")+"-service"); err != nil {
-		return err
-	}
+// connect makes the connection to the family service, if there is one.
+func (s *Server) connect() (err error) {
 	family := config.ExternalService{Name: "family-service", Address: s.options.FamilyAddress, TimeoutSeconds: familyTimeoutSeconds}
 	s.services, err = services.New(services.Options{
 		Services: config.ExternalServices{FamilyService: family}, Discovery: config.Discovery{Scheme: discovery.XDS},
