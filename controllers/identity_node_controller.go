@@ -61,7 +61,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 		if !r.Witness.Knows(owner) {
 			r.Witness.Orphaned(owner, len(held))
 		}
-		return ctrl.Result{RequeueAfter: r.Surplus.Grace.Time + time.Second}, nil
+		return ctrl.Result{RequeueAfter: r.Surplus.Time + time.Second}, nil
 	}
 	m, _ := mesh.Build(mesh.Objects{Cluster: r.Cluster, Nodes: nodes.Items})
 	plan := spire.Diff(spire.Entries(m), held)
