@@ -32,7 +32,10 @@ const (
 	certificateInterval = 10 * time.Second
 )
 
-// ErrNoCertificate is what a listener shows that has no certificate, or none that fits its key.
+// untaken is what a certificate must not be, that has its key and that a proxy shows all the same to nobody.
+const untaken = "RSA below 2048 bits, a keyUsage without digitalSignature"
+
+// ErrNoCertificate is what a listener shows that has no certificate, none that fits its key, or none that its proxy takes.
 var ErrNoCertificate = errors.New("the listener shows no certificate")
 
 // ShowsCertificate asks a listener for its certificate, as any client does, and looks at none. ErrNoCertificate says that the
@@ -163,8 +166,8 @@ func lackingWords(g mesh.Gateway, without map[int32][]string) []string {
 			pods = append(pods, without[listener.TargetPort]...)
 		}
 		slices.Sort(pods)
-		words = append(words, fmt.Sprintf("listener %s shows no certificate in the pods %s: Secret %s/%s is not there, or does not hold a certificate in tls.crt with its key in tls.key; the pods notice within two minutes when it does",
-			strings.Join(listeners, ", "), names(slices.Compact(pods)), g.Key.Namespace, secret))
+		words = append(words, fmt.Sprintf("listener %s shows no certificate in the pods %s: Secret %s/%s is not there, or does not hold a certificate in tls.crt with its key in tls.key, or one that proxies do not take: %s; the pods notice within two minutes when that is mended",
+			strings.Join(listeners, ", "), names(slices.Compact(pods)), g.Key.Namespace, secret, untaken))
 	}
 	return words
 }

@@ -162,7 +162,7 @@ func (d *Deployer) deploy(ctx context.Context, key mesh.ProxyKey, owner client.O
 		facts.applied = d.prune(ctx, owner, want, facts)
 	}
 	if err == nil {
-		facts.leaving, err = d.Objects.Leaving(ctx, want.all())
+		facts.leaving, err = d.Objects.Leaving(ctx, owner, want.all(), want.accepted)
 	}
 	if err != nil {
 		return deployed{}, errors.Join(applied, err)

@@ -61,19 +61,19 @@ func (j judge) registered(key types.NamespacedName) {
 	j.set(meshv1alpha1.ConditionRegistered, condition.Status, condition.Reason, fmt.Sprintf("ServiceIdentity %s: %s", key, condition.Message))
 }
 
-// workloadReady says whether the Deployment runs what is wanted.
+// workloadReady says whether the Deployment runs what is wanted. A volume that is about to go comes first: that cannot be
+// taken back, and the rest can wait.
 func (j judge) workloadReady() {
 	const condition = meshv1alpha1.ConditionWorkloadReady
 	deployment := j.facts.deployment
+	reason, message := j.unwritten()
 	switch {
-	case errors.Is(j.facts.applied, owned.ErrForeign):
-		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonForeignObject, j.facts.applied.Error())
-	case j.facts.applied != nil:
-		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonApplyFailed, j.facts.applied.Error())
-	case !j.want.accepted || len(j.want.problems) > 0:
-		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonNotAccepted, "what runs stays as it is, since it is not known what should: see the other conditions")
+	case len(j.facts.leaving) > 0 && reason != "":
+		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonVolumeTerminating, leavingClaim(j.facts.leaving[0])+". Besides, "+message)
 	case len(j.facts.leaving) > 0:
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonVolumeTerminating, leavingClaim(j.facts.leaving[0]))
+	case reason != "":
+		j.set(condition, metav1.ConditionFalse, reason, message)
 	case deployment == nil || j.facts.behind:
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonProgressing, "its Deployment is being made")
 	case deployment.Spec.Replicas != nil && *deployment.Spec.Replicas == 0 && deployment.Status.Replicas == 0 && settled(deployment):
@@ -83,6 +83,19 @@ func (j judge) workloadReady() {
 	default:
 		j.set(condition, metav1.ConditionFalse, meshv1alpha1.ReasonProgressing, progress(deployment, j.facts.pods))
 	}
+}
+
+// unwritten says why not all objects are there as they are wanted; empty where they are.
+func (j judge) unwritten() (reason, message string) {
+	switch {
+	case errors.Is(j.facts.applied, owned.ErrForeign):
+		return meshv1alpha1.ReasonForeignObject, j.facts.applied.Error()
+	case j.facts.applied != nil:
+		return meshv1alpha1.ReasonApplyFailed, j.facts.applied.Error()
+	case !j.want.accepted || len(j.want.problems) > 0:
+		return meshv1alpha1.ReasonNotAccepted, "what runs stays as it is, since it is not known what should: see the other conditions"
+	}
+	return "", ""
 }
 
 // settled reports whether the Deployment has as many pods as are wanted, all of them of the wanted revision and available.

@@ -141,27 +141,32 @@ func TestWorkloadReadySaysWhatStandsInTheWay(t *testing.T) {
 	}
 	quota := deployment(2, 0, 0, 0)
 	quota.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "exceeded quota"}}
-	accepted := rendering{accepted: true}
+	accepted, leaving := rendering{accepted: true}, []types.NamespacedName{{Namespace: "payments", Name: "pay-data"}}
 	for name, test := range map[string]struct {
 		want              rendering
 		facts             facts
 		verdict, mentions string
 	}{
-		"every pod is available":              {accepted, facts{deployment: deployment(2, 2, 2, 2)}, "True Available", "2 of 2 pods"},
-		"its change is not seen yet":          {accepted, facts{deployment: deployment(1, 2, 2, 2)}, "False Progressing", ""},
-		"an old pod is still there":           {accepted, facts{deployment: deployment(2, 3, 2, 2)}, "False Progressing", ""},
-		"a pod is not available":              {accepted, facts{deployment: deployment(2, 2, 2, 1)}, "False Progressing", "2 of 2 pods are of the wanted revision, 1 available"},
-		"pods cannot be made":                 {accepted, facts{deployment: quota}, "False Progressing", "exceeded quota"},
-		"there is no Deployment":              {accepted, facts{}, "False Progressing", "is being made"},
-		"an object is refused":                {accepted, facts{applied: errors.New("apply Service: port 0"), deployment: deployment(2, 2, 2, 2)}, "False ApplyFailed", "port 0"},
-		"an object is somebody's":             {accepted, facts{applied: fmt.Errorf("Service x exists and %w", owned.ErrForeign)}, "False ForeignObject", "Service x"},
-		"the identity is refused":             {rendering{}, facts{deployment: deployment(2, 2, 2, 2)}, "False NotAccepted", "stays as it is"},
-		"the objects are not whole":           {rendering{accepted: true, problems: []mesh.Problem{{}}}, facts{deployment: deployment(2, 2, 2, 2)}, "False NotAccepted", ""},
-		"a pod waits for its proxy":           {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{proxyStarts()}}, "False Progressing", "pod a runs its proxy, which has no identity or no config yet"},
-		"a gateway waits for its certificate": {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{gatewayStarts()}}, "False Progressing", "kubectl logs -n edge a -c proxy; where both are True, it cannot use the certificate of a listener: tls.crt and tls.key of each Secret must be PEM and belong together: pay-tls, shop-tls"},
-		"a pod cannot be placed":              {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{unschedulable()}}, "False Progressing", "pod a cannot be scheduled: no node"},
-		"a container ended in error":          {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{crashed()}}, "False Progressing", "container app end with exit code 2"},
-		"only a pod of many is named":         {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{crashed(), readyPod()}}, "False Progressing", "pod a"},
+		"every pod is available":                      {accepted, facts{deployment: deployment(2, 2, 2, 2)}, "True Available", "2 of 2 pods"},
+		"its change is not seen yet":                  {accepted, facts{deployment: deployment(1, 2, 2, 2)}, "False Progressing", ""},
+		"an old pod is still there":                   {accepted, facts{deployment: deployment(2, 3, 2, 2)}, "False Progressing", ""},
+		"a pod is not available":                      {accepted, facts{deployment: deployment(2, 2, 2, 1)}, "False Progressing", "2 of 2 pods are of the wanted revision, 1 available"},
+		"pods cannot be made":                         {accepted, facts{deployment: quota}, "False Progressing", "exceeded quota"},
+		"there is no Deployment":                      {accepted, facts{}, "False Progressing", "is being made"},
+		"an object is refused":                        {accepted, facts{applied: errors.New("apply Service: port 0"), deployment: deployment(2, 2, 2, 2)}, "False ApplyFailed", "port 0"},
+		"an object is somebody's":                     {accepted, facts{applied: fmt.Errorf("Service x exists and %w", owned.ErrForeign)}, "False ForeignObject", "Service x"},
+		"the identity is refused":                     {rendering{}, facts{deployment: deployment(2, 2, 2, 2)}, "False NotAccepted", "stays as it is"},
+		"the objects are not whole":                   {rendering{accepted: true, problems: []mesh.Problem{{}}}, facts{deployment: deployment(2, 2, 2, 2)}, "False NotAccepted", ""},
+		"a volume's claim goes":                       {accepted, facts{deployment: deployment(2, 2, 2, 2), leaving: leaving}, "False VolumeTerminating", "PersistentVolumeClaim payments/pay-data is being deleted"},
+		"a claim goes, and the identity is refused":   {rendering{}, facts{deployment: deployment(2, 2, 2, 2), leaving: leaving}, "False VolumeTerminating", "PersistentVolumeClaim payments/pay-data is being deleted"},
+		"a claim goes, and the objects are not whole": {rendering{accepted: true, problems: []mesh.Problem{{}}}, facts{leaving: leaving}, "False VolumeTerminating", "}}'. Besides, what runs stays as it is, since it is not known"},
+		"a claim goes, and an object is refused":      {accepted, facts{applied: errors.New("apply Service: port 0"), leaving: leaving}, "False VolumeTerminating", "}}'. Besides, apply Service: port 0"},
+		"a pod waits for its proxy":                   {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{proxyStarts()}}, "False Progressing", "pod a runs its proxy, which has no identity or no config yet"},
+		"a gateway waits for its certificate":         {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{gatewayPod(t, false)}}, "False Progressing", "kubectl logs -n edge a -c proxy; where both are True, it can use the certificate of no listener: tls.crt and tls.key of each Secret must be PEM and belong together, and not be what proxies do not take (RSA below 2048 bits, a keyUsage without digitalSignature): pay-tls, shop-tls"},
+		"a gateway has lost readiness":                {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{gatewayPod(t, true)}}, "False Progressing", "pod a runs its proxy, which is not ready: see the conditions Registered and Programmed, and kubectl logs -n edge a -c proxy; where both are True, it can use the certificate of no listener: "},
+		"a pod cannot be placed":                      {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{unschedulable()}}, "False Progressing", "pod a cannot be scheduled: no node"},
+		"a container ended in error":                  {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{crashed()}}, "False Progressing", "container app end with exit code 2"},
+		"only a pod of many is named":                 {accepted, facts{deployment: deployment(2, 2, 2, 1), pods: []corev1.Pod{crashed(), readyPod()}}, "False Progressing", "pod a"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			verdict, message := judged(judge{deployed: deployed{want: test.want, facts: test.facts}}, meshv1alpha1.ConditionWorkloadReady, judge.workloadReady)
@@ -183,14 +188,15 @@ func proxyStarts() corev1.Pod {
 	}}
 }
 
-func gatewayStarts() corev1.Pod {
-	pod := proxyStarts()
-	pod.Namespace, pod.Labels = "edge", map[string]string{meshv1alpha1.LabelGateway: "public"}
-	pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses = nil, pod.Status.InitContainerStatuses
-	pod.Spec.Volumes = []corev1.Volume{{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}}}
-	for _, name := range []string{"shop-tls", "pay-tls", "shop-tls"} {
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name}}})
+// gatewayPod is a pod of a gateway whose listeners share a Secret, two of three; it has once been ready, or never.
+func gatewayPod(t *testing.T, once bool) corev1.Pod {
+	t.Helper()
+	g := mesh.Gateway{Key: types.NamespacedName{Namespace: "edge", Name: "public"}}
+	for i, secret := range []string{"shop-tls", "pay-tls", "shop-tls"} {
+		g.Listeners = append(g.Listeners, mesh.GatewayListener{Name: fmt.Sprint("l", i), TargetPort: mesh.FirstGatewayPort + int32(i), SecretName: secret})
 	}
+	pod := podOf(t, g, "a")
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: workload.ContainerProxy, Started: &once, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 	return pod
 }
 

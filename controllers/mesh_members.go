@@ -108,6 +108,8 @@ func waitsFor(pod *corev1.Pod) string {
 			return fmt.Sprintf("cannot run its container %s: %s", status.Name, strings.TrimSuffix(waiting.Reason+": "+waiting.Message, ": "))
 		case status.Name == workload.ContainerProxy && status.State.Running != nil && (status.Started == nil || !*status.Started):
 			return fmt.Sprintf("runs its proxy, which has no identity or no config yet: see the conditions Registered and Programmed, and kubectl logs -n %s %s -c %s%s", pod.Namespace, pod.Name, status.Name, orSecrets(pod))
+		case status.Name == workload.ContainerProxy && status.State.Running != nil && !status.Ready:
+			return fmt.Sprintf("runs its proxy, which is not ready: see the conditions Registered and Programmed, and kubectl logs -n %s %s -c %s%s", pod.Namespace, pod.Name, status.Name, orSecrets(pod))
 		case status.State.Running != nil && !status.Ready:
 			return fmt.Sprintf("runs its container %s, which is not ready: see kubectl logs -n %s %s -c %s", status.Name, pod.Namespace, pod.Name, status.Name)
 		case status.State.Terminated != nil && status.State.Terminated.ExitCode != 0:
@@ -120,14 +122,16 @@ func waitsFor(pod *corev1.Pod) string {
 // orSecrets goes on with what else a gateway's proxy waits for: certificates, which are files and not config.
 func orSecrets(pod *corev1.Pod) string {
 	var secrets []string
-	for _, volume := range pod.Spec.Volumes {
-		if volume.Secret != nil {
-			secrets = append(secrets, volume.Secret.SecretName)
+	for _, volume := range workload.Certificates(pod) {
+		for _, source := range volume.Projected.Sources {
+			if source.Secret != nil {
+				secrets = append(secrets, source.Secret.Name)
+			}
 		}
 	}
-	if pod.Labels[meshv1alpha1.LabelGateway] == "" || len(secrets) == 0 {
+	if len(secrets) == 0 {
 		return ""
 	}
 	slices.Sort(secrets)
-	return "; where both are True, it cannot use the certificate of a listener: tls.crt and tls.key of each Secret must be PEM and belong together: " + names(slices.Compact(secrets))
+	return "; where both are True, it can use the certificate of no listener: tls.crt and tls.key of each Secret must be PEM and belong together, and not be what proxies do not take (" + untaken + "): " + names(slices.Compact(secrets))
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -43,10 +45,18 @@ var serviceConditions = []string{
 func (r *MeshServiceReconciler) Reconcile(ctx context.Context, key mesh.ProxyKey) (ctrl.Result, error) {
 	object := &meshv1alpha1.MeshService{}
 	return r.reconcile(ctx, key, object, serviceConditions, func() error {
+		bare, err := r.bare(ctx, key)
+		if err != nil {
+			return err
+		}
 		var service mesh.Service
 		done, err := r.deploy(ctx, key, object, func(m mesh.Mesh) (want rendering) {
 			if service, want.accepted = m.Service(key.NamespacedName); want.accepted {
-				want.objects, want.problems = workload.Service(service, xds.SidecarFiles(service, r.Bootstrap), r.Workload)
+				shown := service
+				if bare {
+					shown = service.BesideLibrary()
+				}
+				want.objects, want.problems = workload.Service(shown, xds.SidecarFiles(service, r.Bootstrap), r.Workload)
 			}
 			return want
 		})
@@ -61,6 +71,15 @@ func (r *MeshServiceReconciler) Reconcile(ctx context.Context, key mesh.ProxyKey
 		object.Status.Endpoints = countOf(service, addresses)
 		return done.facts.applied
 	})
+}
+
+// bare reports whether pods without a sidecar run, or end.
+func (r *MeshServiceReconciler) bare(ctx context.Context, key mesh.ProxyKey) (bool, error) {
+	pods, err := members(ctx, r.Client, key)
+	return slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
+		started := len(pod.Status.ContainerStatuses) > 0 // else it is not known yet what it has, and nobody calls it
+		return started && !slices.ContainsFunc(pod.Status.InitContainerStatuses, func(status corev1.ContainerStatus) bool { return status.Name == workload.ContainerProxy })
+	}), err
 }
 
 // conclude sets the status from what is wanted and what there is.

@@ -3,6 +3,7 @@ package controllers_test
 import (
 	"context"
 	"errors"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -24,6 +25,7 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/workload"
 	"github.com/jia-app/paymesh/internal/xds"
 )
 
@@ -490,6 +492,25 @@ var _ = Describe("reconciling a MeshService", func() {
 		Expect(r.says("pay", "WorkloadReady")).To(Equal("True Available"))
 	})
 
+	It("says so, too, of a service that is not accepted any more", func() {
+		persistent := func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.Workload.Persistence = &meshv1alpha1.Persistence{Size: "1Gi", MountPath: "/data"}
+		}
+		r.reconcile("pay", r.service("pay", persistent))
+		r.accept("pay")
+		r.running("pay")
+		claim := &corev1.PersistentVolumeClaim{}
+		Expect(exists(claim, "pay-data")).To(BeTrue())
+		r.judge("pay", metav1.Condition{Type: "Accepted", Status: metav1.ConditionFalse, Reason: "IDClaimed", Message: "it belongs to another"})
+		r.reconcile("pay", claim)
+		Expect(r.says("pay", "WorkloadReady")).To(Equal("False NotAccepted"))
+		Expect(live.Delete(r.ctx, claim)).To(Succeed())
+		Expect(exists(claim, "pay-data")).To(BeTrue())
+		r.reconcile("pay", claim)
+		Expect(r.says("pay", "WorkloadReady")).To(Equal("False VolumeTerminating"))
+		Expect(r.message("pay", "WorkloadReady")).To(ContainSubstring("Besides, what runs stays as it is"))
+	})
+
 	It("needs no proxy with dataPlane Library, and no pod with no replicas", func() {
 		r.reconcile("pay", r.service("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
 			spec.DataPlane, spec.Workload.PolicySupport = meshv1alpha1.DataPlaneLibrary, meshv1alpha1.PolicySupportEnforced
@@ -510,6 +531,39 @@ var _ = Describe("reconciling a MeshService", func() {
 		r.reconcile("idle", deployment)
 		Expect(r.says("idle", "WorkloadReady")).To(Equal("True ScaledToZero"))
 		Expect(r.says("idle", "Ready")).To(Equal("True Ready"))
+	})
+
+	It("keeps what a process of its own lets in, and a sidecar does not, until the last pod without one is gone", func() {
+		r.reconcile("pay", r.service("pay", func(spec *meshv1alpha1.MeshServiceSpec) {
+			spec.DataPlane, spec.Workload.PolicySupport = meshv1alpha1.DataPlaneLibrary, meshv1alpha1.PolicySupportEnforced
+			spec.Allow = []meshv1alpha1.AllowRule{{Name: "partner", From: meshv1alpha1.Caller{SPIFFEID: "spiffe://partner.example/billing"}, Methods: []meshv1alpha1.Method{"*"}}}
+		}))
+		r.accept("pay")
+		r.reconcile("pay")
+		pod := r.running("pay")
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+		Expect(live.Status().Update(r.ctx, pod)).To(Succeed())
+		opens := func() (rules, ports int) {
+			policy, network := &corev1.ConfigMap{}, &networkingv1.NetworkPolicy{}
+			Expect(exists(policy, "pay-policy")).To(BeTrue())
+			Expect(exists(network, "pay")).To(BeTrue())
+			return strings.Count(policy.Data["policy.yaml"], "spiffe://partner.example/billing"), len(network.Spec.Ingress)
+		}
+		rules, ports := opens()
+		Expect(rules).To(Equal(1))
+
+		r.reconcile("pay", pod, r.update("pay", func(spec *meshv1alpha1.MeshServiceSpec) { spec.DataPlane = meshv1alpha1.DataPlaneSidecar }))
+		Expect(r.says("pay", "Accepted")).To(Equal("False TrustDomainForeign"))
+		stillRules, stillPorts := opens()
+		Expect(stillRules).To(Equal(rules), "the pod that runs lets its caller in no more")
+		Expect(stillPorts).To(Equal(ports), "the caller does not reach the pod that runs")
+
+		pod.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: workload.ContainerProxy}} // as the next one has
+		Expect(live.Status().Update(r.ctx, pod)).To(Succeed())
+		r.reconcile("pay", pod)
+		rules, open := opens()
+		Expect(rules).To(BeZero())
+		Expect(open).To(Equal(ports - 1))
 	})
 
 	It("tells of each turn by an event", func() {

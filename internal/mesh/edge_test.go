@@ -43,6 +43,14 @@ func newEdge(t testing.TB) *edge {
 	return e
 }
 
+// addGateway adds a gateway as the first is.
+func (e *edge) addGateway(name string) {
+	g := *e.Gateways[0].DeepCopy()
+	g.Name = name
+	e.Gateways = append(e.Gateways, g)
+	e.identify(types.NamespacedName{Namespace: g.Namespace, Name: name}, meshv1alpha1.LabelGateway)
+}
+
 func (e *edge) identify(key types.NamespacedName, label string) {
 	identity := meshv1alpha1.ServiceIdentity{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 	identity.Spec.ServiceAccountName, identity.Spec.PodLabels = key.Name, map[string]meshv1alpha1.LabelValue{label: meshv1alpha1.LabelValue(key.Name)}

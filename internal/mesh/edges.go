@@ -133,14 +133,16 @@ func (b *builder) closeRules(s *service) {
 			b.report(s, meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonPathInvalid, field, fmt.Sprintf("%s %q is no SPIFFE ID (%v): correct it", field, allow.From.SPIFFEID, err))
 			continue
 		}
+		rule := Rule{Name: name, ID: id, Caller: who, Methods: methodsOf(allow)}
 		if sidecar := s.DataPlane != meshv1alpha1.DataPlaneLibrary; sidecar && id.TrustDomain() != b.Cluster.TrustDomain {
 			field := item("spec.allow", name) + ".from.spiffeID"
 			b.report(s, meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonTrustDomainForeign, field, fmt.Sprintf(
 				"%s %s is of another trust domain than %s, whose certificates alone the sidecars take: no such caller could come in, so the port is not opened for it: leave the rule out, or give the caller an ID of %s",
 				field, id, b.Cluster.TrustDomain.Name(), b.Cluster.TrustDomain.Name()))
+			s.Foreign = append(s.Foreign, rule)
 			continue
 		}
-		s.Rules = append(s.Rules, Rule{Name: name, ID: id, Caller: who, Methods: methodsOf(allow)})
+		s.Rules = append(s.Rules, rule)
 	}
 	slices.Sort(s.UnusedAllows)
 }

@@ -16,7 +16,8 @@ type candidate struct {
 	service  *service
 	exposure *meshv1alpha1.Exposure
 	route    Route
-	rank     int // at first one of those below, and then among the candidates
+	age      int // among the candidates
+	rank     int // at first whether it is served, and then among the candidates
 	wants    []want
 	// recorded are its claims that are on record; incumbent is true where all are.
 	recorded  []*claim
@@ -26,12 +27,6 @@ type candidate struct {
 	sizeAlone, sizeShared int
 	described             bool // each method is
 }
-
-// Who comes first: 0 is an incumbent that takes what it took.
-const (
-	grown    = 1
-	newcomer = 2
-)
 
 // addExposures makes a Route of each exposure that its gateway admits and that nobody stands against, and the service's Rule
 // for the gateway.
@@ -49,26 +44,12 @@ func (b *builder) addExposures() {
 			}
 		}
 	}
-	slices.SortFunc(candidates, func(x, y *candidate) int {
-		return cmp.Or(x.service.object.CreationTimestamp.Compare(y.service.object.CreationTimestamp.Time),
-			compareKeys(x.service.Key, y.service.Key),
-			-compareBools(x.service.isRecorded(x.exposure), y.service.isRecorded(y.exposure)), cmp.Compare(x.exposure.Name, y.exposure.Name))
-	})
+	byAge(candidates)
 	all := newClaims(candidates)
-	// Who is served as it is comes before who wants more, for the room of a gateway, too.
-	for _, c := range candidates {
-		switch {
-		case !c.incumbent && len(c.recorded) == 0 && !c.service.isRecorded(c.exposure): // one that is served, and changes, is none
-			c.rank = newcomer
-		case !c.incumbent || c.outgrew():
-			c.rank = grown
-		}
-	}
-	slices.SortStableFunc(candidates, func(x, y *candidate) int { return cmp.Compare(x.rank, y.rank) })
+	all.order(candidates)
 	var fit []*candidate
 	used := rooms{}
-	for rank, c := range candidates {
-		c.rank = rank
+	for _, c := range candidates {
 		take, refused := used.fit(c)
 		if refused == nil {
 			refused = all.judge(c)

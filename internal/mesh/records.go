@@ -150,9 +150,11 @@ func gatewayOf(record meshv1alpha1.ExposureRecord) types.NamespacedName {
 	return types.NamespacedName{Namespace: string(record.Gateway.Namespace), Name: string(record.Gateway.Name)}
 }
 
-// isRecorded reports whether a service has a record by the name of the exposure.
-func (s *service) isRecorded(exposure *meshv1alpha1.Exposure) bool {
-	return slices.ContainsFunc(s.object.Status.Exposures, func(record meshv1alpha1.ExposureRecord) bool { return record.Name == exposure.Name })
+// hasRecord reports whether the service has a record at that gateway by the name of the exposure.
+func (c *candidate) hasRecord() bool {
+	return slices.ContainsFunc(c.service.object.Status.Exposures, func(record meshv1alpha1.ExposureRecord) bool {
+		return record.Name == c.exposure.Name && gatewayOf(record) == c.gateway.Key
+	})
 }
 
 // record says where the exposure of the candidate is served.

@@ -158,6 +158,35 @@ func TestAnEditOfAnOlderServiceTakesNoPathFromWhoIsServed(t *testing.T) {
 			},
 			youngHas, "expose[name=a-copy]: GET /v1/a/* at MeshGateway edge/public with shop.example.com belongs to expose api of MeshService pay/young",
 		}},
+		"while a path that nobody has goes to the older one, though the younger is served elsewhere": {
+			{"an older one comes with another path", func(e *edge) { e.add("pay", "old", 1000, shop, descriptorsWith(0, "/v1/b")) }, map[string]string{"/v1/a/{id}": "young/api", "/v1/b": "old/api"}, ""},
+			{"both want one more, the older in an exposure of its own", func(e *edge) {
+				e.publish("young", "/v1/a/{id}", "/v1/c")
+				e.publish("old", "/v1/b", "/v1/c")
+				old := e.service("old")
+				more := old.Spec.Expose[0]
+				more.Name, more.Methods = "more", []meshv1alpha1.ExactMethod{"t.S/M1"}
+				old.Spec.Expose[0].Methods = []meshv1alpha1.ExactMethod{"t.S/M0"}
+				old.Spec.Expose = append(old.Spec.Expose, more)
+			}, map[string]string{"/v1/b": "old/api", "/v1/c": "old/more"}, "GET /v1/c at MeshGateway edge/public with shop.example.com belongs to expose more of MeshService pay/old"},
+			{"the younger leaves it", func(e *edge) { e.publish("young", "/v1/a/{id}") }, map[string]string{"/v1/a/{id}": "young/api", "/v1/b": "old/api", "/v1/c": "old/more"}, ""},
+		},
+		"or at another gateway": {
+			{"it goes to another gateway", func(e *edge) {
+				e.addGateway("second")
+				e.service("young").Spec.Expose[0].Gateway.Name = "second"
+			}, nil, ""},
+			{"both come back", func(e *edge) {
+				e.service("young").Spec.Expose[0].Gateway.Name = "public"
+				e.add("pay", "old", 1000, shop, descriptorsWith(0, "/v1/a/{id}"))
+			}, map[string]string{"/v1/a/{id}": "old/api"}, "belongs to expose api of MeshService pay/old"},
+		},
+		"but an older one that has no claim to another of its paths keeps nobody from one": {
+			{"it wants what young is served, and what nobody is", func(e *edge) {
+				e.add("pay", "old", 1000, shop, descriptorsWith(0, "/v1/a/{id}", "/v1/c"))
+				e.publish("young", "/v1/a/{id}", "/v1/c")
+			}, map[string]string{"/v1/a/{id}": "young/api", "/v1/c": "young/api"}, "MeshService pay/old: Exposed RouteClaimed"},
+		},
 		"and another host name is free": {{
 			"an older one comes with another", func(e *edge) { e.add("pay", "old", 1000, "other.example.com", descriptorsWith(0, "/v1/{id=**}")) },
 			map[string]string{"/v1/a/{id}": "young/api", "/v1/{id=**}": "old/api"},

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -73,12 +74,25 @@ type Service struct {
 	Dependencies []Dependency `json:"dependencies,omitempty"`
 	Upstreams    []Upstream   `json:"upstreams,omitempty"` // sorted by name
 	Rules        []Rule       `json:"rules,omitempty"`     // sorted by name and port
+	// Foreign are rules for callers of other trust domains, whom a sidecar does not take: see BesideLibrary.
+	Foreign []Rule `json:"foreign,omitempty"` // sorted as Rules
 	// UnusedAllows are the names of the allow rules whose MeshService does not call this one: either it does not exist, or it
 	// has no dependency on this one that resolves, or it is not accepted. Sorted; to be reported, and nothing else.
 	UnusedAllows []string                  `json:"unusedAllows,omitempty"`
 	Egress       []meshv1alpha1.EgressRule `json:"egress,omitempty"` // sorted by name
 	// Exposures are what is to be recorded, in the object's status, of where the service is served: sorted by name.
 	Exposures []meshv1alpha1.ExposureRecord `json:"exposures,omitempty"`
+}
+
+// BesideLibrary is the service as it is to be rendered for its pods without a sidecar, which run until the last has been
+// replaced when dataPlane becomes Sidecar: they still take whom they took.
+func (s Service) BesideLibrary() Service {
+	s.Rules = slices.SortedFunc(slices.Values(slices.Concat(s.Rules, s.Foreign)), compareRules)
+	return s
+}
+
+func compareRules(x, y Rule) int {
+	return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.PortName, y.PortName))
 }
 
 // Port is a port of a service.

@@ -114,7 +114,8 @@ func (b *builder) finish() {
 		}
 		slices.SortFunc(s.Dependencies, func(x, y Dependency) int { return cmp.Compare(x.Name, y.Name) })
 		slices.SortFunc(s.Upstreams, func(x, y Upstream) int { return cmp.Compare(x.Name, y.Name) })
-		slices.SortFunc(s.Rules, func(x, y Rule) int { return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.PortName, y.PortName)) })
+		slices.SortFunc(s.Rules, compareRules)
+		slices.SortFunc(s.Foreign, compareRules)
 		b.mesh.Services = append(b.mesh.Services, s.Service)
 	}
 	for _, g := range b.gateways {

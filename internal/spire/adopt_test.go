@@ -93,11 +93,11 @@ func TestTheEntriesInPlaceOfAnotherAreThoseOnItsNode(t *testing.T) {
 		parent string
 		want   []spire.Held
 	}{
-		"below the node's agent":                                     {[]spire.Held{one, two}, "/spire/agent/k8s_psat/main/uid-2", []spire.Held{two}},
-		"below the node's alias":                                     {[]spire.Held{one, two}, "/paymesh/main/node/uid-1", []spire.Held{one}},
-		"below a node without one, or an agent that goes by its pod": {[]spire.Held{one, two}, "/spire/agent/k8s_psat/main/uid-3", []spire.Held{one, two}},
-		"below the cluster's alias":                                  {[]spire.Held{one, two}, "/paymesh/main/nodes", []spire.Held{one, two}},
-		"one for the cluster, any parent":                            {[]spire.Held{all}, "/spire/agent/k8s_psat/main/uid-1", []spire.Held{all}},
+		"below the node's agent":                     {[]spire.Held{one, two}, "/spire/agent/k8s_psat/main/uid-2", []spire.Held{two}},
+		"below the node's alias":                     {[]spire.Held{one, two}, "/paymesh/main/node/uid-1", []spire.Held{one}},
+		"below a node without one, or a pod's agent": {[]spire.Held{one, two}, "/spire/agent/k8s_psat/main/uid-3", []spire.Held{one, two}},
+		"below the cluster's alias":                  {[]spire.Held{one, two}, "/paymesh/main/nodes", []spire.Held{one, two}},
+		"one for the cluster, any parent":            {[]spire.Held{all}, "/spire/agent/k8s_psat/main/uid-1", []spire.Held{all}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := spire.InPlaceOf(cluster, c.ours, held("theirs", c.parent).Entry); !slices.EqualFunc(got, c.want, func(x, y spire.Held) bool { return x.ID == y.ID }) {

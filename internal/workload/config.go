@@ -29,10 +29,14 @@ const configField = "spec.workload.config"
 
 // rules are the ConfigMap of who may call, which a process without a sidecar enforces itself. It is apart from config.yaml, and
 // written whatever is wrong with that or with a dependency: who may not call any more must not wait for somebody else's
-// repair. It is there beside a sidecar, too: while dataPlane changes, pods without one run yet.
+// repair. It is there beside a sidecar, too: while dataPlane changes, pods without one run yet. But a sidecar takes more rules
+// than the file holds, and nobody has to shorten them for a file that is not read.
 func (p *process) rules() (Object, *mesh.Problem) {
 	policy, err := p.policy()
-	if err != nil {
+	switch {
+	case err != nil && p.sidecar:
+		return nil, nil
+	case err != nil:
 		problem := p.problem(meshv1alpha1.ReasonConfigInvalid, "spec.allow", err.Error()+": shorten the rules")
 		return nil, &problem
 	}

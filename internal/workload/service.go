@@ -24,7 +24,9 @@ func Service(s mesh.Service, proxyFiles map[string]string, o Options) ([]Object,
 	if problem != nil {
 		return objects, append(problems, *problem)
 	}
-	objects = append(objects, rules)
+	if rules != nil {
+		objects = append(objects, rules)
+	}
 	var config map[string]string
 	if len(problems) == 0 { // else its config.yaml could not say whom to expect
 		config, problems = p.files()

@@ -1,6 +1,7 @@
 package workload_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -192,6 +193,24 @@ func TestWhoMayCallALibraryDoesNotWaitForWhatElseIsWrong(t *testing.T) {
 		rules := find[*corev1.ConfigMap](objects, s.Key.Name+"-policy")
 		if len(problems) == 0 || rules == nil || rules.Data["policy.yaml"] != "rules: []\n" {
 			t.Errorf("%s: problems %s, rules %v", name, said(problems), rules)
+		}
+	}
+}
+
+func TestMoreRulesThanAPolicyFileHoldsKeepOnlyWhoReadsItFromRunning(t *testing.T) {
+	for name, test := range map[string]struct {
+		service mesh.Service
+		runs    bool
+	}{"with a sidecar": {payment(t), true}, "without": {library(t), false}} {
+		s := test.service
+		s.Rules = nil
+		for i := range 40 {
+			s.Rules = append(s.Rules, mesh.Rule{Name: fmt.Sprint("r", i), ID: spiffeid.RequireFromString("spiffe://jia.app/x"), Methods: []string{strings.Repeat("p", 30_000) + ".S/M"}})
+		}
+		objects, problems := workload.Service(s, proxyFiles, options)
+		runs := len(problems) == 0 && find[*appsv1.Deployment](objects, s.Key.Name) != nil
+		if runs != test.runs || find[*corev1.ConfigMap](objects, s.Key.Name+"-policy") != nil {
+			t.Errorf("%s: it runs: %v, want %v: %s", name, runs, test.runs, said(problems))
 		}
 	}
 }

@@ -44,6 +44,13 @@ const (
 	gatewayConnectionWindow = 1 << 20
 )
 
+// everySignature is what a certificate's key can sign with that a proxy serves. Without its being said a proxy that connects
+// leaves the last two out.
+var everySignature = []string{
+	"ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256", "rsa_pkcs1_sha256", "ecdsa_secp384r1_sha384", "rsa_pss_rsae_sha384", "rsa_pkcs1_sha384",
+	"rsa_pss_rsae_sha512", "rsa_pkcs1_sha512", "ecdsa_secp521r1_sha512", "ed25519",
+}
+
 // Gateway is what the proxies of a gateway get: a Listener for each of its listeners, one for the kubelet, and one set of
 // routes.
 func Gateway(g mesh.Gateway) Resources {
@@ -68,6 +75,7 @@ func Gateway(g mesh.Gateway) Resources {
 func readyListener() *listenerv3.Listener {
 	manager := connectionManager("ready", hcmv3.HttpConnectionManager_AUTO)
 	manager.HttpFilters = []*hcmv3.HttpFilter{router()}
+	manager.LocalReplyConfig = shownIsReady()
 	host := readyHost(nil)
 	host.GetRoutes()[0].Action = &routev3.Route_Route{Route: &routev3.RouteAction{
 		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: gatewayReady},
@@ -85,9 +93,21 @@ func readyListener() *listenerv3.Listener {
 	return listener(gatewayReady, anyAddress, []uint32{mesh.ReadyPort}, []*listenerv3.FilterChain{chain("ready", mesh.ReadyPort, nil, manager)})
 }
 
+// shownIsReady has the probe succeed, too, where a listener showed an RSA certificate whose keyUsage lacks digitalSignature:
+// the proxy serves it, and it is for the clients to take it or not, but as a client itself a proxy ends the connection then.
+// Only the listener that was asked last counts here: beside one without a certificate it does not help.
+func shownIsReady() *hcmv3.LocalReplyConfig {
+	return &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{{
+		Filter:     expression(`upstream.transport_failure_reason.contains("KEY_USAGE_BIT_INCORRECT")`),
+		StatusCode: number(200),
+	}}}
+}
+
 // readyCluster are the gateway's own listeners, which are asked as the kubelet would: on a connection of its own each time,
-// without looking at certificates.
+// without looking at certificates. What a listener can sign with must be named, or it ends the connection.
 func readyCluster(g mesh.Gateway) *clusterv3.Cluster {
+	parameters := atLeastTLS12()
+	parameters.SignatureAlgorithms = everySignature
 	var own []*corev3.Address
 	for _, l := range g.Listeners {
 		own = append(own, address(loopback, uint32(l.TargetPort))) //nolint:gosec // a port
@@ -97,7 +117,7 @@ func readyCluster(g mesh.Gateway) *clusterv3.Cluster {
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		LoadAssignment:       assigned(gatewayReady, own...),
 		ConnectTimeout:       duration(connectTimeout),
-		TransportSocket:      socket(pack(&tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{TlsParams: atLeastTLS12()}})),
+		TransportSocket:      socket(pack(&tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{TlsParams: parameters}})),
 		TypedExtensionProtocolOptions: httpOptions(&httpv3.HttpProtocolOptions{
 			CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{MaxRequestsPerConnection: number(1)},
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{

@@ -3,6 +3,7 @@
 package authority
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -69,14 +70,21 @@ func (a *Authority) Bundle() *x509bundle.Bundle {
 // SelfSigned makes a certificate that no authority has signed, as a gateway's may be; the template says for whom.
 func SelfSigned(t T, template *x509.Certificate) tls.Certificate {
 	t.Helper()
-	key := newKey(t)
-	template.NotAfter = time.Now().Add(time.Hour)
+	return SelfSignedBy(t, template, newKey(t))
+}
+
+// SelfSignedBy makes one with a key of any kind. It lives for an hour where the template says nothing else.
+func SelfSignedBy(t T, template *x509.Certificate, key crypto.Signer) tls.Certificate {
+	t.Helper()
+	if template.NotAfter.IsZero() {
+		template.NotAfter = time.Now().Add(time.Hour)
+	}
 	leaf := sign(t, template, template, key, key)
 	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
 }
 
 // sign makes a certificate that has been valid for an hour.
-func sign(t T, template, parent *x509.Certificate, key, signer *ecdsa.PrivateKey) *x509.Certificate {
+func sign(t T, template, parent *x509.Certificate, key, signer crypto.Signer) *x509.Certificate {
 	t.Helper()
 	if template.SerialNumber == nil {
 		serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))

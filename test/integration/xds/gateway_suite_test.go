@@ -2,10 +2,9 @@ package xds_test
 
 import (
 	"context"
+	"crypto/elliptic"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
@@ -35,7 +34,6 @@ import (
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/payment/config"
 	paymentserver "github.com/jia-app/paymesh/payment/server"
-	"github.com/jia-app/paymesh/test/authority"
 	"github.com/jia-app/paymesh/test/tokens"
 )
 
@@ -260,15 +258,7 @@ func (d *door) token(change func(jwt.MapClaims)) string {
 // newCertificate is what a TLS Secret holds.
 func newCertificate(t *testing.T, serial int64) map[string][]byte {
 	t.Helper()
-	pair := authority.SelfSigned(t, &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: hostname}, DNSNames: []string{hostname}})
-	private, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return map[string][]byte{
-		"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Leaf.Raw}),
-		"tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
-	}
+	return certificateOf(t, ecKey(t, elliptic.P256()), func(c *x509.Certificate) { c.SerialNumber = big.NewInt(serial) })
 }
 
 // descriptors are a FileDescriptorSet with all imports, each before what imports it.
