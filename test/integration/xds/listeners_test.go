@@ -18,7 +18,6 @@ import (
 	"github.com/jia-app/paymesh/controllers"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/test/lab"
-	"github.com/jia-app/paymesh/test/tokens"
 )
 
 // setListeners has the gateway what the model makes of these listeners, by name, each with the Secret <name>-tls; what was
@@ -175,7 +174,7 @@ func TestTheListenerThatWasTheFirstGoesAndAnotherServesOn(t *testing.T) {
 }
 
 func TestAListenerWithoutItsSecretWaitsForItAndKeepsNoOtherFromServing(t *testing.T) {
-	d := &door{issuer: tokens.NewIssuer(t, issuer, audience), dir: t.TempDir()}
+	d := &door{dir: t.TempDir()}
 	d.gateway = mesh.Gateway{Key: newService(t, "gateway").Key}
 	d.gateway.ID = entry(t, "/door/"+d.gateway.Key.Name)
 	d.setListeners(t, nil, "https", "admin", "partner")

@@ -128,7 +128,7 @@ func TestAProxyThatHasRejectedItsRoutesIsNotReadyUntilItTakesOthers(t *testing.T
 }
 
 func TestAGatewayWhoseCertificateCannotWorkIsNotReadyUntilAnotherDoes(t *testing.T) {
-	d := &door{issuer: tokens.NewIssuer(t, issuer, audience), dir: t.TempDir()}
+	d := &door{dir: t.TempDir()}
 	d.gateway = mesh.Gateway{Key: newService(t, "gateway").Key, Listeners: []mesh.GatewayListener{{Name: "https", Port: 443, TargetPort: mesh.FirstGatewayPort, SecretName: "tls"}}}
 	d.gateway.ID = entry(t, "/door/"+d.gateway.Key.Name)
 	secret := newCertificate(t, 1)
