@@ -52,7 +52,7 @@ type IdentityControllers struct {
 }
 
 // NewIdentities makes the controllers, with the memory that they share. The client reads a cache with the indexes of
-// IndexFields.
+// IndexIdentities.
 func NewIdentities(c client.Client, recorder events.EventRecorder, o IdentityOptions) IdentityControllers {
 	surplus, witness := retention.NewSurplus(o.Grace, o.Clock), retention.NewWitness(o.Registerer)
 	brake := retention.NewBrake(retention.BrakeOptions{
@@ -77,7 +77,7 @@ func NewIdentities(c client.Client, recorder events.EventRecorder, o IdentityOpt
 // AddIdentities adds the controllers and their indexes to a manager. It is called once, before the manager is started.
 func AddIdentities(ctx context.Context, mgr ctrl.Manager, o IdentityOptions) (IdentityControllers, error) {
 	all := NewIdentities(mgr.GetClient(), mgr.GetEventRecorder(eventSource), o)
-	if err := IndexFields(ctx, mgr.GetFieldIndexer(), o.Cluster); err != nil {
+	if err := IndexIdentities(ctx, mgr.GetFieldIndexer(), o.Cluster); err != nil {
 		return all, err
 	}
 	if err := all.Brake.SetupWithManager(mgr); err != nil {

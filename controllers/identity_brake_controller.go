@@ -7,12 +7,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/spire"
@@ -63,23 +61,8 @@ func (r *BrakeReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("deletion-brake").
 		For(metadataOf("Namespace"), builder.OnlyMetadata, builder.WithPredicates(
 			predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetName() == own.Name }), predicate.AnnotationChangedPredicate{})).
-		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
-			r.Brake.Notify(func([]spire.Owner) { queue.Add(ctrl.Request{NamespacedName: own}) })
-			return nil
+		WatchesRawSource(wakes(func(_ context.Context, add func(...ctrl.Request)) {
+			r.Brake.Notify(func([]spire.Owner) { add(ctrl.Request{NamespacedName: own}) })
 		})).
 		Complete(r)
-}
-
-// released wakes the identities whose deletions were held back until now.
-func released(brake *retention.Brake) source.Source {
-	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
-		brake.Notify(func(owners []spire.Owner) {
-			for _, owner := range owners {
-				if owner.Kind == spire.OwnerIdentity {
-					queue.Add(requestOfIdentity(owner))
-				}
-			}
-		})
-		return nil
-	})
 }

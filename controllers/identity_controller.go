@@ -86,8 +86,10 @@ func (r *ServiceIdentityReconciler) Reconcile(ctx context.Context, req ctrl.Requ
 	if !object.DeletionTimestamp.IsZero() {
 		return r.finalize(ctx, object)
 	}
-	if err := r.ensureFinalizer(ctx, object); err != nil {
-		return ctrl.Result{}, err
+	if !r.SPIRE.DryRun() { // who writes no entry must not keep an object
+		if err := (finalizer{r.Client, meshv1alpha1.FinalizerEntries}).ensure(ctx, object); err != nil {
+			return ctrl.Result{}, err
+		}
 	}
 	if r.SPIRE.State().Reading() && meta.FindStatusCondition(object.Status.Conditions, meshv1alpha1.ConditionRegistered) != nil {
 		return ctrl.Result{}, nil // what was reported holds until all is read; then the registry wakes everybody
@@ -151,6 +153,15 @@ func (r *ServiceIdentityReconciler) result(outcome outcome) ctrl.Result {
 	return ctrl.Result{RequeueAfter: after}
 }
 
+// outageBudget is how long a pod that has an X.509 SVID of the identity keeps a valid one at least, when SPIRE goes away.
+func (r *ServiceIdentityReconciler) outageBudget(object *meshv1alpha1.ServiceIdentity) time.Duration {
+	lifetime := r.DefaultTTL
+	if ttl, err := time.ParseDuration(string(object.Spec.X509SVIDTTL)); err == nil && ttl > 0 {
+		lifetime = ttl
+	}
+	return spire.OutageBudget(lifetime, r.CATTL)
+}
+
 // finalize removes the entries of a deleted ServiceIdentity from SPIRE, and only then lets it go.
 func (r *ServiceIdentityReconciler) finalize(ctx context.Context, object *meshv1alpha1.ServiceIdentity) (_ ctrl.Result, err error) {
 	if !controllerutil.ContainsFinalizer(object, meshv1alpha1.FinalizerEntries) {
@@ -166,11 +177,7 @@ func (r *ServiceIdentityReconciler) finalize(ctx context.Context, object *meshv1
 		return r.result(outcome), reporter{r.Client, r.Events}.report(ctx, before, object)
 	}
 	r.forget(owner)
-	controllerutil.RemoveFinalizer(object, meshv1alpha1.FinalizerEntries)
-	if err := r.Client.Patch(ctx, object, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
-		return ctrl.Result{}, fmt.Errorf("drop the finalizer of ServiceIdentity %s: %w", owner.Identity, err)
-	}
-	return ctrl.Result{}, nil
+	return ctrl.Result{}, finalizer{r.Client, meshv1alpha1.FinalizerEntries}.drop(ctx, object)
 }
 
 // gone removes, after the grace time, what an identity has left behind that went without its finalizer.
@@ -202,26 +209,10 @@ func (r *ServiceIdentityReconciler) forget(owner spire.Owner) {
 	r.Census.forget(owner)
 }
 
-// ensureFinalizer sees to it that the object cannot go before its entries, ahead of the first of them.
-func (r *ServiceIdentityReconciler) ensureFinalizer(ctx context.Context, object *meshv1alpha1.ServiceIdentity) error {
-	before := object.DeepCopy()
-	if r.SPIRE.DryRun() { // who writes no entry must not keep an object
-		return nil
-	}
-	if !controllerutil.AddFinalizer(object, meshv1alpha1.FinalizerEntries) {
-		return nil
-	}
-	// The lock keeps the patch, which replaces the whole list, from undoing somebody else's finalizer.
-	if err := r.Client.Patch(ctx, object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
-		return fmt.Errorf("add the finalizer to ServiceIdentity %s: %w", mesh.KeyOf(object), err)
-	}
-	return nil
-}
-
 // SetupWithManager registers the controller and what wakes it: the objects themselves, their rivals, their pods, the
 // nodes and namespaces of these, and SPIRE.
 func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	t := triggers{client: mgr.GetClient(), cluster: r.Cluster}
+	t := identityTriggers{client: mgr.GetClient(), cluster: r.Cluster}
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&meshv1alpha1.ServiceIdentity{}, builder.WithPredicates(notOnlyFinalized)). // a status or a finalizer changed by hand is put right too
 		Watches(&meshv1alpha1.ServiceIdentity{}, handler.EnqueueRequestsFromMapFunc(t.rivals), builder.WithPredicates(claimChanges)).

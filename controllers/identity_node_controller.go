@@ -91,7 +91,7 @@ func (r *NodeReconciler) orphans(owner spire.Owner) bool {
 
 // SetupWithManager registers the controller and what wakes it: nodes that come or go, and SPIRE.
 func (r *NodeReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	t := triggers{client: mgr.GetClient(), cluster: r.Cluster}
+	t := identityTriggers{client: mgr.GetClient(), cluster: r.Cluster}
 	itself := func(_ context.Context, node client.Object) []types.UID { return []types.UID{node.GetUID()} }
 	uidOf := func(owner spire.Owner) types.UID { return owner.NodeUID }
 	return builder.TypedControllerManagedBy[types.UID](mgr).Named("node").

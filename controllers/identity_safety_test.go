@@ -262,7 +262,7 @@ var _ = Describe("what nobody asked to delete", Ordered, func() {
 		By("an API server without the kinds, which keeps a manager from starting")
 		bare, err := cluster.New(lab.StartBareAPIServer(GinkgoT()).Config, func(o *cluster.Options) { o.Scheme = scheme })
 		Expect(err).NotTo(HaveOccurred())
-		Expect(controllers.IndexFields(ctx, bare.GetFieldIndexer(), clusterID)).To(MatchError(ContainSubstring(`"ServiceIdentity"`)))
+		Expect(controllers.IndexIdentities(ctx, bare.GetFieldIndexer(), clusterID)).To(MatchError(ContainSubstring(`"ServiceIdentity"`)))
 		By("an API server that was restored from nothing")
 		restart(lab.StartAPIServer(GinkgoT()).Config)
 		Eventually(running.entries.State).Should(HaveField("Synced", true))

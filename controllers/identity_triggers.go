@@ -8,7 +8,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -20,17 +19,18 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
 	"github.com/jia-app/paymesh/internal/spire/registry"
+	"github.com/jia-app/paymesh/internal/spire/retention"
 )
 
-// triggers says which keys an event concerns. It reads the cache only, by index.
-type triggers struct {
+// identityTriggers say which keys an event concerns. They read the cache only, by index.
+type identityTriggers struct {
 	client  client.Client
 	cluster mesh.ClusterID
 }
 
 // rivals are the other ServiceIdentities that want the same SPIFFE ID: one coming, going, or turning out to be accepted
 // or not decides about them.
-func (t triggers) rivals(ctx context.Context, object client.Object) []ctrl.Request {
+func (t identityTriggers) rivals(ctx context.Context, object client.Object) []ctrl.Request {
 	identity, ok := object.(*meshv1alpha1.ServiceIdentity)
 	if !ok {
 		return nil
@@ -44,7 +44,7 @@ func (t triggers) rivals(ctx context.Context, object client.Object) []ctrl.Reque
 	return others
 }
 
-func (t triggers) identitiesOfPod(ctx context.Context, object client.Object) []ctrl.Request {
+func (t identityTriggers) identitiesOfPod(ctx context.Context, object client.Object) []ctrl.Request {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
 		return nil
@@ -54,12 +54,12 @@ func (t triggers) identitiesOfPod(ctx context.Context, object client.Object) []c
 
 // identitiesOfService are those that are named after the Services of their namespace. Which of these select their pods the
 // model tells.
-func (t triggers) identitiesOfService(ctx context.Context, service client.Object) []ctrl.Request {
+func (t identityTriggers) identitiesOfService(ctx context.Context, service client.Object) []ctrl.Request {
 	return t.identities(ctx, client.InNamespace(service.GetNamespace()), client.MatchingFields{byServiceNames: "true"})
 }
 
 // identitiesOnNode are those of the pods that are bound to the node: they may have been waiting for it to be known.
-func (t triggers) identitiesOnNode(ctx context.Context, node client.Object) []ctrl.Request {
+func (t identityTriggers) identitiesOnNode(ctx context.Context, node client.Object) []ctrl.Request {
 	pods := &corev1.PodList{}
 	if err := t.client.List(ctx, pods, client.MatchingFields{byNode: node.GetName()}); err != nil {
 		log.FromContext(ctx).Error(err, "cannot list the pods of a node", "node", node.GetName())
@@ -73,7 +73,7 @@ func (t triggers) identitiesOnNode(ctx context.Context, node client.Object) []ct
 }
 
 // identitiesInNamespace are those whose grants change with the namespace's annotations, and their rivals.
-func (t triggers) identitiesInNamespace(ctx context.Context, namespace client.Object) []ctrl.Request {
+func (t identityTriggers) identitiesInNamespace(ctx context.Context, namespace client.Object) []ctrl.Request {
 	list := &meshv1alpha1.ServiceIdentityList{}
 	if err := t.client.List(ctx, list, client.InNamespace(namespace.GetName()), client.UnsafeDisableDeepCopy); err != nil {
 		log.FromContext(ctx).Error(err, "cannot list the ServiceIdentities of a namespace", "namespace", namespace.GetName())
@@ -87,7 +87,7 @@ func (t triggers) identitiesInNamespace(ctx context.Context, namespace client.Ob
 }
 
 // claimants are those that want the SPIFFE ID of an identity, itself included.
-func (t triggers) claimants(ctx context.Context, identity *meshv1alpha1.ServiceIdentity) []ctrl.Request {
+func (t identityTriggers) claimants(ctx context.Context, identity *meshv1alpha1.ServiceIdentity) []ctrl.Request {
 	path, err := t.cluster.Path(identity)
 	if err != nil {
 		return nil // it wants none
@@ -95,7 +95,7 @@ func (t triggers) claimants(ctx context.Context, identity *meshv1alpha1.ServiceI
 	return t.identities(ctx, client.MatchingFields{bySPIFFEPath: path})
 }
 
-func (t triggers) identities(ctx context.Context, opts ...client.ListOption) []ctrl.Request {
+func (t identityTriggers) identities(ctx context.Context, opts ...client.ListOption) []ctrl.Request {
 	list := &meshv1alpha1.ServiceIdentityList{}
 	// The list comes from memory: it fails only where the program is wrong (an index that nobody added).
 	if err := t.client.List(ctx, list, append(opts, client.UnsafeDisableDeepCopy)...); err != nil {
@@ -109,9 +109,9 @@ func (t triggers) identities(ctx context.Context, opts ...client.ListOption) []c
 	return requests
 }
 
-func (t triggers) allIdentities(ctx context.Context) []ctrl.Request { return t.identities(ctx) }
+func (t identityTriggers) allIdentities(ctx context.Context) []ctrl.Request { return t.identities(ctx) }
 
-func (t triggers) allNodes(ctx context.Context) []types.UID {
+func (t identityTriggers) allNodes(ctx context.Context) []types.UID {
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
 	if err := t.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
@@ -126,53 +126,55 @@ func (t triggers) allNodes(ctx context.Context) []types.UID {
 }
 
 // drift wakes the owner, where it is of this kind, of an entry that is not as it was left in SPIRE; and when SPIRE comes
-// or goes everybody that is there or that SPIRE holds entries of. It puts keys straight into the queue: nothing that the
-// registry tells can be lost on the way.
+// or goes everybody that is there or that SPIRE holds entries of.
 func drift[K comparable](entries *registry.Registry, kind spire.OwnerKind, keyOf func(spire.Owner) K, everybody func(context.Context) []K) source.TypedSource[K] {
-	return source.TypedFunc[K](func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[K]) error {
+	return wakes(func(ctx context.Context, add func(...K)) {
 		entries.Notify(func(owner spire.Owner) {
 			if owner.Kind == kind {
-				queue.Add(keyOf(owner))
+				add(keyOf(owner))
 			}
 		}, func() {
-			for _, key := range everybody(ctx) {
-				queue.Add(key)
-			}
+			add(everybody(ctx)...)
 			for _, owner := range entries.Owners(kind) {
-				queue.Add(keyOf(owner))
+				add(keyOf(owner))
 			}
 		})
-		return nil
 	})
 }
 
 // clusterAlias wakes the identities for the whole cluster when what they hang on is not as it was left in SPIRE: where no
 // bootstrap container runs beside the server, nobody else makes it again.
-func (t triggers) clusterAlias(entries *registry.Registry) source.Source {
-	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
+func (t identityTriggers) clusterAlias(entries *registry.Registry) source.Source {
+	return wakes(func(ctx context.Context, add func(...ctrl.Request)) {
 		entries.Notify(func(owner spire.Owner) {
-			if owner.Kind != spire.OwnerBootstrap {
-				return
-			}
-			for _, request := range t.identities(ctx, client.MatchingFields{byPlacement: string(meshv1alpha1.PlacementCluster)}) {
-				queue.Add(request)
+			if owner.Kind == spire.OwnerBootstrap {
+				add(t.identities(ctx, client.MatchingFields{byPlacement: string(meshv1alpha1.PlacementCluster)})...)
 			}
 		}, func() {})
-		return nil
 	})
 }
 
 // bundles wakes the identities that federate with a trust domain whose bundle has come to SPIRE or gone.
-func (t triggers) bundles(entries *registry.Registry) source.Source {
-	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[ctrl.Request]) error {
+func (t identityTriggers) bundles(entries *registry.Registry) source.Source {
+	return wakes(func(ctx context.Context, add func(...ctrl.Request)) {
 		entries.NotifyBundles(func(trustDomains []string) {
 			for _, trustDomain := range trustDomains {
-				for _, request := range t.identities(ctx, client.MatchingFields{byFederation: trustDomain}) {
-					queue.Add(request)
+				add(t.identities(ctx, client.MatchingFields{byFederation: trustDomain})...)
+			}
+		})
+	})
+}
+
+// released wakes the identities whose deletions were held back until now.
+func released(brake *retention.Brake) source.Source {
+	return wakes(func(_ context.Context, add func(...ctrl.Request)) {
+		brake.Notify(func(owners []spire.Owner) {
+			for _, owner := range owners {
+				if owner.Kind == spire.OwnerIdentity {
+					add(requestOfIdentity(owner))
 				}
 			}
 		})
-		return nil
 	})
 }
 

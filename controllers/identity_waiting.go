@@ -3,8 +3,6 @@ package controllers
 import (
 	"cmp"
 	"slices"
-	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -61,31 +59,10 @@ func (o *outcome) serves() func(node string) bool {
 	}
 	served := sets.New[string]()
 	for _, node := range o.nodes {
-		lacks := slices.ContainsFunc(o.missing, func(entry spire.Entry) bool { // its own entry or the alias that it hangs on: the IDs of both end alike
-			return strings.HasSuffix(entry.ID, "."+string(node.UID))
-		})
-		if !lacks {
+		lacks := func(entry spire.Entry) bool { return spire.NodeOf(entry.ID) == string(node.UID) } // its own entry, or the alias that it hangs on
+		if !slices.ContainsFunc(o.missing, lacks) {
 			served.Insert(node.Name)
 		}
 	}
 	return served.Has
-}
-
-// SPIRE's server makes a new CA in time to have a sixth of the old one's lifetime left, seven days at most, when it begins to sign with
-// it (pkg/server/ca/manager), and no SVID outlives the CA. Its agents renew at half of an SVID's lifetime, give or take a
-// tenth of that (pkg/common/rotationutil).
-const (
-	caShare    = 6
-	caMost     = 7 * 24 * time.Hour
-	leastShare = 0.45
-)
-
-// outageBudget is how long an X.509 SVID lives on at least when it cannot be renewed.
-func (r *ServiceIdentityReconciler) outageBudget(object *meshv1alpha1.ServiceIdentity) time.Duration {
-	lifetime := r.DefaultTTL
-	if ttl, err := time.ParseDuration(string(object.Spec.X509SVIDTTL)); err == nil && ttl > 0 {
-		lifetime = ttl
-	}
-	lifetime = min(lifetime, r.CATTL/caShare, caMost)
-	return time.Duration(leastShare * float64(lifetime)).Round(time.Second)
 }

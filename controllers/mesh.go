@@ -22,9 +22,9 @@ type MeshOptions struct {
 	// Server is told what the proxies get, and Serve runs it until ctx ends, once it has been told all.
 	Server *server.Server
 	Serve  func(ctx context.Context) error
-	// Proxies say what the proxies hold.
-	Proxies Proxies
-	// Render is Render, but for tests.
+	// Proxies know what the proxies hold that are connected to any replica.
+	Proxies *server.Peers
+	// Render is Render where it is nil. Tests put in others, for what proxies reject.
 	Render Renderer
 	// Workload and Bootstrap are the cluster's part of what is rendered; Bootstrap without its Cluster.
 	Workload  workload.Options
@@ -42,10 +42,13 @@ type MeshControllers struct {
 	Serving   *Serving
 }
 
-// NewMesh makes the controllers, with what they share. The client reads a cache with the indexes of IndexWorld, and live past
+// NewMesh makes the controllers, with what they share. The client reads a cache with the indexes of IndexMesh, and live past
 // it.
 func NewMesh(c client.Client, live client.Reader, recorder events.EventRecorder, o MeshOptions) MeshControllers {
 	o.Bootstrap.Cluster = o.Cluster
+	if o.Render == nil {
+		o.Render = Render
+	}
 	world := &World{Client: c, Live: live, Cluster: o.Cluster}
 	deployer := &Deployer{
 		Client: c, World: world, Objects: &owned.Objects{Client: c, Live: live}, Proxies: o.Proxies, Events: recorder,
@@ -63,7 +66,7 @@ func NewMesh(c client.Client, live client.Reader, recorder events.EventRecorder,
 // AddMesh adds the controllers, their indexes and the xDS server to a manager. It is called once, before the manager is started.
 func AddMesh(ctx context.Context, mgr ctrl.Manager, o MeshOptions) error {
 	all := NewMesh(mgr.GetClient(), mgr.GetAPIReader(), mgr.GetEventRecorder(eventSource), o)
-	if err := IndexWorld(ctx, mgr.GetFieldIndexer()); err != nil {
+	if err := IndexMesh(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
 	for _, add := range []struct {

@@ -7,15 +7,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
@@ -31,7 +34,7 @@ type Deployer struct {
 	Client  client.Client
 	World   *World
 	Objects *owned.Objects
-	Proxies Proxies
+	Proxies *server.Peers
 	Events  events.EventRecorder
 	// Workload and Bootstrap are the cluster's part of what is rendered.
 	Workload  workload.Options
@@ -43,22 +46,10 @@ type Deployer struct {
 	RetryInterval time.Duration
 }
 
-// Proxies say what the proxies hold that are connected to any replica of the manager; server.Peers is one.
-type Proxies interface {
-	Proxies(key mesh.ProxyKey) []server.Proxy
-	// Version is what this replica serves to the proxies of a key (xds.Resources.Version); empty for nothing.
-	Version(key mesh.ProxyKey) string
-	// Problem is why this replica does not serve what was rendered last; nil where it does.
-	Problem(key mesh.ProxyKey) error
-	// State says how the other replicas answer.
-	State() []server.PeerState
-	Notify(f func(mesh.ProxyKey))
-}
-
 // Renderer gives what the proxies of a key get, and the SPIFFE ID that they have; false where the Mesh does not have it.
 type Renderer func(m mesh.Mesh, key mesh.ProxyKey) (id spiffeid.ID, resources xds.Resources, ok bool)
 
-// Render is the Renderer. Tests put in others, for what proxies reject.
+// Render is the Renderer of every manager.
 func Render(m mesh.Mesh, key mesh.ProxyKey) (spiffeid.ID, xds.Resources, bool) {
 	if key.Kind == mesh.KindMeshGateway {
 		g, ok := m.Gateway(key.NamespacedName)
@@ -121,7 +112,7 @@ func (d *Deployer) reconcile(ctx context.Context, key mesh.ProxyKey, object clie
 	if !object.GetDeletionTimestamp().IsZero() {
 		return ctrl.Result{}, d.finalize(ctx, key, object, conditions)
 	}
-	if err := d.ensureFinalizer(ctx, object); err != nil {
+	if err := (finalizer{d.Client, meshv1alpha1.FinalizerWorkload}).ensure(ctx, object); err != nil {
 		return ctrl.Result{}, err
 	}
 	before := object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
@@ -136,7 +127,8 @@ func (d *Deployer) finalize(ctx context.Context, key mesh.ProxyKey, object clien
 		return err
 	}
 	if waiting == "" {
-		return d.release(ctx, object)
+		d.Objects.Forget(object)
+		return finalizer{d.Client, meshv1alpha1.FinalizerWorkload}.drop(ctx, object)
 	}
 	before := object.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
 	setTerminating(conditionsOf(object), object.GetGeneration(), waiting)
@@ -254,19 +246,6 @@ func stalled(err error) bool {
 	return errors.Is(err, owned.ErrForeign) || apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)
 }
 
-// ensureFinalizer sees to it that the owner cannot go before what it made, ahead of the first of that.
-func (d *Deployer) ensureFinalizer(ctx context.Context, owner client.Object) error {
-	before := owner.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
-	if !controllerutil.AddFinalizer(owner, meshv1alpha1.FinalizerWorkload) {
-		return nil
-	}
-	// The lock keeps the patch, which replaces the whole list, from undoing somebody else's finalizer.
-	if err := d.Client.Patch(ctx, owner, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
-		return fmt.Errorf("add the finalizer to %s %s: %w", owned.KindOf(owner), client.ObjectKeyFromObject(owner), err)
-	}
-	return nil
-}
-
 // dismantle takes away what a deleted owner made: its pods, then the config of their proxies, then its identity with its
 // entries. It says what it waits for; with nothing left to wait for, the owner may go, and the rest of its objects with it.
 func (d *Deployer) dismantle(ctx context.Context, key mesh.ProxyKey, owner client.Object) (waiting string, err error) {
@@ -295,22 +274,6 @@ func (d *Deployer) dismantle(ctx context.Context, key mesh.ProxyKey, owner clien
 		return fmt.Sprintf("the entries of its ServiceIdentity are being deleted from the SPIRE server: see kubectl describe -n %s serviceidentity/%s", key.Namespace, key.Name), nil
 	}
 	return "", nil
-}
-
-// release drops the finalizer of an owner of which nothing is left.
-func (d *Deployer) release(ctx context.Context, owner client.Object) error {
-	d.Objects.Forget(owner)
-	before := owner.DeepCopyObject().(client.Object) //nolint:forcetypeassert // it is one
-	if !controllerutil.RemoveFinalizer(owner, meshv1alpha1.FinalizerWorkload) {
-		return nil
-	}
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	switch err := d.Client.Patch(ctx, owner, patch); {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err): // the cache is behind, and will tell of what has changed since
-	case err != nil:
-		return fmt.Errorf("drop the finalizer of %s %s: %w", owned.KindOf(owner), client.ObjectKeyFromObject(owner), err)
-	}
-	return nil
 }
 
 // problemsOf are the problems of a key.
@@ -351,4 +314,35 @@ func podNames(pods []corev1.Pod) []string {
 
 func proxyKey(kind string, key types.NamespacedName) mesh.ProxyKey {
 	return mesh.ProxyKey{Kind: kind, NamespacedName: key}
+}
+
+// controller is a controller of one of the kinds: woken by what the Mesh is built from, by its objects, and by its proxies.
+func (d *Deployer) controller(mgr ctrl.Manager, kind, name string) *builder.TypedBuilder[mesh.ProxyKey] {
+	t := meshTriggers{client: mgr.GetClient(), kind: kind}
+	var object client.Object = &meshv1alpha1.MeshService{}
+	if kind == mesh.KindMeshGateway {
+		object = &meshv1alpha1.MeshGateway{}
+	}
+	b := t.watch(builder.TypedControllerManagedBy[mesh.ProxyKey](mgr).Named(name)).
+		Watches(object, t.handle(self)). // every update: a status or a finalizer changed by hand is put right too
+		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(t.identity)).
+		Watches(&corev1.Pod{}, t.handle(pods)).
+		WatchesRawSource(t.reports(d.Proxies))
+	if kind == mesh.KindMeshService {
+		b = b.Watches(&discoveryv1.EndpointSlice{}, t.handle(slicesOf))
+	}
+	for _, owns := range owned.Kinds() {
+		b = b.Watches(owns.Object(), t.handle(ownerOf))
+	}
+	return named(mgr, b).WithOptions(controller.TypedOptions[mesh.ProxyKey]{MaxConcurrentReconciles: meshWorkers})
+}
+
+// named has each line of a controller's log name the object.
+func named(mgr ctrl.Manager, b *builder.TypedBuilder[mesh.ProxyKey]) *builder.TypedBuilder[mesh.ProxyKey] {
+	return b.WithLogConstructor(func(key *mesh.ProxyKey) logr.Logger {
+		if key == nil {
+			return mgr.GetLogger()
+		}
+		return mgr.GetLogger().WithValues("kind", key.Kind, "namespace", key.Namespace, "name", key.Name)
+	})
 }

@@ -47,7 +47,7 @@ func newMeshRig() *meshRig {
 		WorkloadAPIHostPath: "/run/spire/agent-sockets", WorkloadAPISocket: "spire-agent.sock",
 	}
 	all := controllers.NewMesh(r.cached, live, r.events, controllers.MeshOptions{
-		Cluster: clusterID, Server: r.server, Proxies: server.NewPeers(r.server, server.PeersOptions{}), Render: controllers.Render, Workload: options,
+		Cluster: clusterID, Server: r.server, Proxies: server.NewPeers(r.server, server.PeersOptions{}), Workload: options,
 		Bootstrap:     xds.BootstrapOptions{XDSAddress: "paymesh-xds.paymesh-system.svc:18000", WorkloadAPI: options.SocketPath()},
 		RetryInterval: retry,
 	})

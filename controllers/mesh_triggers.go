@@ -4,22 +4,15 @@ import (
 	"context"
 	"slices"
 
-	"github.com/go-logr/logr"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -29,6 +22,7 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/owned"
 	"github.com/jia-app/paymesh/internal/workload"
+	"github.com/jia-app/paymesh/internal/xds/server"
 )
 
 // meshTriggers say whose Mesh an event concerns: the way back of World.Of. They read the cache only, by index. Of an update
@@ -42,7 +36,6 @@ type meshTriggers struct {
 type (
 	keyMap     = handler.TypedMapFunc[client.Object, mesh.ProxyKey]
 	keyHandler = handler.TypedEventHandler[client.Object, mesh.ProxyKey]
-	keyQueue   = workqueue.TypedRateLimitingInterface[mesh.ProxyKey]
 )
 
 // handle makes of a mapping what a watch calls.
@@ -180,51 +173,14 @@ func self(_ context.Context, object client.Object) []mesh.ProxyKey {
 	return []mesh.ProxyKey{proxyKey(owned.KindOf(object), client.ObjectKeyFromObject(object))}
 }
 
-// controller is a controller of one of the kinds: woken by what the Mesh is built from, by its objects, and by its proxies.
-func (d *Deployer) controller(mgr ctrl.Manager, kind, name string) *builder.TypedBuilder[mesh.ProxyKey] {
-	t := meshTriggers{client: mgr.GetClient(), kind: kind}
-	var object client.Object = &meshv1alpha1.MeshService{}
-	if kind == mesh.KindMeshGateway {
-		object = &meshv1alpha1.MeshGateway{}
-	}
-	b := t.watch(builder.TypedControllerManagedBy[mesh.ProxyKey](mgr).Named(name)).
-		Watches(object, t.handle(self)). // every update: a status or a finalizer changed by hand is put right too
-		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(t.identity)).
-		Watches(&meshv1alpha1.ServiceIdentity{}, t.handle(ownerOf)).
-		Watches(&corev1.Pod{}, t.handle(pods)).
-		Watches(&appsv1.Deployment{}, t.handle(ownerOf)).
-		WatchesRawSource(d.reports(t))
-	if kind == mesh.KindMeshService {
-		b = b.Watches(&discoveryv1.EndpointSlice{}, t.handle(slicesOf))
-	}
-	for _, object := range []client.Object{
-		&corev1.ConfigMap{}, &corev1.PersistentVolumeClaim{}, &corev1.Service{}, &corev1.ServiceAccount{},
-		&networkingv1.NetworkPolicy{}, &policyv1.PodDisruptionBudget{},
-	} {
-		b = b.WatchesMetadata(object, t.handle(ownerOf))
-	}
-	return named(mgr, b).WithOptions(controller.TypedOptions[mesh.ProxyKey]{MaxConcurrentReconciles: meshWorkers})
-}
-
-// named has each line of a controller's log name the object.
-func named(mgr ctrl.Manager, b *builder.TypedBuilder[mesh.ProxyKey]) *builder.TypedBuilder[mesh.ProxyKey] {
-	return b.WithLogConstructor(func(key *mesh.ProxyKey) logr.Logger {
-		if key == nil {
-			return mgr.GetLogger()
-		}
-		return mgr.GetLogger().WithValues("kind", key.Kind, "namespace", key.Namespace, "name", key.Name)
-	})
-}
-
-// reports is a source of keys of whose proxies something is new.
-func (d *Deployer) reports(t meshTriggers) source.TypedSource[mesh.ProxyKey] {
-	return source.TypedFunc[mesh.ProxyKey](func(_ context.Context, queue keyQueue) error {
-		d.Proxies.Notify(func(key mesh.ProxyKey) {
+// reports wakes those of whose proxies something is new.
+func (t meshTriggers) reports(proxies *server.Peers) source.TypedSource[mesh.ProxyKey] {
+	return wakes(func(_ context.Context, add func(...mesh.ProxyKey)) {
+		proxies.Notify(func(key mesh.ProxyKey) {
 			if t.concerns(key) {
-				queue.Add(key)
+				add(key)
 			}
 		})
-		return nil
 	})
 }
 

@@ -43,7 +43,7 @@ var _ = Describe("a running manager of the mesh", Ordered, func() {
 		xdsServer = server.New(server.Options{Cluster: clusterID, Log: GinkgoLogr})
 		options := workload.Options{ProxyImage: "envoy", ManagerNamespace: "paymesh-system", WorkloadAPIHostPath: "/run/spire", WorkloadAPISocket: "agent.sock"}
 		Expect(controllers.AddMesh(ctx, mgr, controllers.MeshOptions{
-			Cluster: clusterID, Server: xdsServer, Proxies: server.NewPeers(xdsServer, server.PeersOptions{}), Render: controllers.Render, Workload: options,
+			Cluster: clusterID, Server: xdsServer, Proxies: server.NewPeers(xdsServer, server.PeersOptions{}), Workload: options,
 			Bootstrap:     xds.BootstrapOptions{XDSAddress: "paymesh-xds.paymesh-system.svc:18000", WorkloadAPI: options.SocketPath()},
 			RetryInterval: time.Hour,
 			Serve: func(ctx context.Context) error {

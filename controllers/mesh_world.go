@@ -26,8 +26,8 @@ const (
 	byConfigMap = "configMap"              // MeshServices and MeshGateways
 )
 
-// IndexWorld adds the indexes that a World needs to a cache. Call it once, before the cache is started.
-func IndexWorld(ctx context.Context, indexer client.FieldIndexer) error {
+// IndexMesh adds the indexes that a World needs to a cache. Call it once, before the cache is started.
+func IndexMesh(ctx context.Context, indexer client.FieldIndexer) error {
 	identity := func(object client.Object) []types.NamespacedName { return []types.NamespacedName{identityOf(object)} }
 	for _, index := range []struct {
 		object client.Object
@@ -277,59 +277,16 @@ func (w *World) sweep(ctx context.Context) {
 	w.swept = len(w.files)
 }
 
-// What an object refers to. These are also the values of the indexes, so that the way back is found.
+// What an object refers to, as the model says. These are also the values of the indexes, so that the way back is found.
 
 func calleesOf(object *meshv1alpha1.MeshService) []types.NamespacedName {
-	var keys []types.NamespacedName
-	for _, dependency := range object.Spec.DependsOn {
-		keys = append(keys, referenced(object, dependency.Service))
-	}
-	return keys
+	return mesh.CalleesOf(object)
 }
 
 func gatewaysOf(object *meshv1alpha1.MeshService) []types.NamespacedName {
-	var keys []types.NamespacedName
-	for _, exposure := range object.Spec.Expose {
-		keys = append(keys, referenced(object, exposure.Gateway))
-	}
-	return keys
+	return mesh.GatewaysOf(object)
 }
 
-// identityOf is the ServiceIdentity of a MeshService or a MeshGateway: the one that it names, or that is created for it.
-func identityOf(object client.Object) types.NamespacedName {
-	var source *meshv1alpha1.IdentitySource
-	switch o := object.(type) {
-	case *meshv1alpha1.MeshService:
-		source = o.Spec.Identity
-	case *meshv1alpha1.MeshGateway:
-		source = o.Spec.Identity
-	}
-	key := client.ObjectKeyFromObject(object)
-	if source != nil && source.Name != "" {
-		key.Name = string(source.Name)
-	}
-	return key
-}
+func identityOf(object client.Object) types.NamespacedName { return mesh.IdentityOf(object) }
 
-func configMapsOf(object client.Object) []types.NamespacedName {
-	var keys []types.NamespacedName
-	switch o := object.(type) {
-	case *meshv1alpha1.MeshService:
-		if o.Spec.API != nil {
-			keys = append(keys, types.NamespacedName{Namespace: o.Namespace, Name: string(o.Spec.API.DescriptorSet.ConfigMap)})
-		}
-	case *meshv1alpha1.MeshGateway:
-		for _, provider := range o.Spec.JWT {
-			keys = append(keys, types.NamespacedName{Namespace: o.Namespace, Name: string(provider.JWKS.ConfigMap)})
-		}
-	}
-	return keys
-}
-
-func referenced(from client.Object, reference meshv1alpha1.ObjectReference) types.NamespacedName {
-	key := types.NamespacedName{Namespace: string(reference.Namespace), Name: string(reference.Name)}
-	if key.Namespace == "" {
-		key.Namespace = from.GetNamespace()
-	}
-	return key
-}
+func configMapsOf(object client.Object) []types.NamespacedName { return mesh.ConfigMapsOf(object) }

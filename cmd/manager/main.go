@@ -235,7 +235,7 @@ func addMesh(ctx context.Context, mgr ctrl.Manager, cluster mesh.ClusterID, own 
 		WorkloadAPIHostPath: f.workloadHostPath, WorkloadAPICSIDriver: f.workloadCSIDriver, WorkloadAPISocket: f.workloadSocket,
 	}
 	err := controllers.AddMesh(ctx, mgr, controllers.MeshOptions{
-		Cluster: cluster, Server: xdsServer, Serve: xdsServer.Start, Proxies: peers, Render: controllers.Render, Workload: options,
+		Cluster: cluster, Server: xdsServer, Serve: xdsServer.Start, Proxies: peers, Workload: options,
 		Bootstrap:     xds.BootstrapOptions{XDSAddress: f.xdsAddress, WorkloadAPI: options.SocketPath()},
 		RetryInterval: f.auditInterval,
 	})

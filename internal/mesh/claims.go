@@ -35,17 +35,17 @@ type host struct {
 	name    string
 }
 
-// claims are those that stand against others: what is recorded, and what has been granted.
+// pathClaims are those that stand against others: what is recorded, and what has been granted.
 //
 // A candidate gets all of its claims, or none. Nobody gets what a service is recorded as being served at, but that service;
 // where two are, or none is, the candidate that comes first gets it. So an edit of an older object takes no traffic away
 // from a younger one, and who edits what is served keeps it.
-type claims map[host]*patterns
+type pathClaims map[host]*patterns
 
-// newClaims enters what the candidates want and have on record. The rest is entered as it is granted: many may want much that
+// newPathClaims enters what the candidates want and have on record. The rest is entered as it is granted: many may want much that
 // they do not get.
-func newClaims(candidates []*candidate) claims {
-	all := claims{}
+func newPathClaims(candidates []*candidate) pathClaims {
+	all := pathClaims{}
 	for _, c := range candidates {
 		c.incumbent = true
 		for _, hostname := range c.route.Hostnames {
@@ -64,7 +64,7 @@ func newClaims(candidates []*candidate) claims {
 	return all
 }
 
-func (a claims) enter(c *claim) {
+func (a pathClaims) enter(c *claim) {
 	if a[c.at] == nil {
 		a[c.at] = &patterns{}
 	}
@@ -86,7 +86,7 @@ func (c *candidate) claims() iter.Seq[claim] {
 }
 
 // judge says why a candidate cannot have its claims; nil where it can. Those that come before it have theirs.
-func (a claims) judge(c *candidate) *refusal {
+func (a pathClaims) judge(c *candidate) *refusal {
 	own := map[string]string{} // under each host name the same
 	for _, wanted := range c.wants {
 		if other, ok := own[wanted.path]; ok && other != wanted.rpc {
@@ -107,7 +107,7 @@ func (a claims) judge(c *candidate) *refusal {
 	return nil
 }
 
-func (a claims) grant(c *candidate) {
+func (a pathClaims) grant(c *candidate) {
 	for _, wanted := range c.recorded {
 		wanted.granted = true
 	}
@@ -121,7 +121,7 @@ func (a claims) grant(c *candidate) {
 }
 
 // holder is the claim of somebody else that stands against one; nil where none does.
-func (a claims) holder(wanted *claim) *claim {
+func (a pathClaims) holder(wanted *claim) *claim {
 	var holder *claim
 	if a[wanted.at] == nil {
 		return nil

@@ -25,7 +25,7 @@ func TestOnlyWhatIsRecordedOrGrantedIsKeptAsAClaim(t *testing.T) {
 	}
 	first, second := wants("First", nil), wants("Second", nil)
 	served := wants("Served", map[servedAt]bool{{host{g.Key, "h0.example.com"}, "POST /t.Served/M0"}: true})
-	all := newClaims([]*candidate{first, second, served})
+	all := newPathClaims([]*candidate{first, second, served})
 	count := func() int {
 		kept := 0
 		var walk func(at *patterns)

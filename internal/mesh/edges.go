@@ -28,7 +28,7 @@ func (b *builder) addEdges() {
 // addDependency says what is known of the callee, consenting or not.
 func (b *builder) addDependency(caller *service, dependency *meshv1alpha1.Dependency) {
 	known := Dependency{
-		Name: string(dependency.Name), Service: referenced(caller.Key.Namespace, dependency.Service),
+		Name: string(dependency.Name), Service: referenced(caller.object, dependency.Service),
 		LocalPort: dependency.LocalPort, Timeout: metav1.Duration{Duration: dependency.Timeout.Duration()},
 	}
 	if callee := b.service[known.Service]; callee != nil && callee.Trusted {
@@ -41,9 +41,9 @@ func (b *builder) addDependency(caller *service, dependency *meshv1alpha1.Depend
 
 func (b *builder) addEdge(caller *service, dependency *meshv1alpha1.Dependency) {
 	field := item("spec.dependsOn", string(dependency.Name))
-	key := referenced(caller.Key.Namespace, dependency.Service)
+	key := referenced(caller.object, dependency.Service)
 	unresolved := func(reason, subfield, format string, args ...any) {
-		b.report(caller, meshv1alpha1.ConditionDependenciesResolved, reason, field+subfield, field+subfield+": "+fmt.Sprintf(format, args...))
+		b.report(caller.problem(meshv1alpha1.ConditionDependenciesResolved, reason, field+subfield, field+subfield+": "+fmt.Sprintf(format, args...)))
 	}
 	callee := b.service[key]
 	if callee == nil {
@@ -86,7 +86,7 @@ func (s *service) consentsTo(caller *service) (consents []*meshv1alpha1.AllowRul
 	for i := range s.object.Spec.Allow {
 		allow := &s.object.Spec.Allow[i]
 		switch from := allow.From; {
-		case from.Service != nil && referenced(s.Key.Namespace, *from.Service) == caller.Key:
+		case from.Service != nil && referenced(s.object, *from.Service) == caller.Key:
 			consents = append(consents, allow)
 		case from.Service == nil && caller.identified && string(from.SPIFFEID) == caller.ID.String():
 			if caller.Trusted {
@@ -130,15 +130,15 @@ func (b *builder) closeRules(s *service) {
 		id, err := spiffeid.FromString(string(allow.From.SPIFFEID))
 		if err != nil {
 			field := item("spec.allow", name) + ".from.spiffeID"
-			b.report(s, meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonPathInvalid, field, fmt.Sprintf("%s %q is no SPIFFE ID (%v): correct it", field, allow.From.SPIFFEID, err))
+			b.report(s.problem(meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonPathInvalid, field, fmt.Sprintf("%s %q is no SPIFFE ID (%v): correct it", field, allow.From.SPIFFEID, err)))
 			continue
 		}
 		rule := Rule{Name: name, ID: id, Caller: who, Methods: methodsOf(allow)}
 		if sidecar := s.DataPlane != meshv1alpha1.DataPlaneLibrary; sidecar && id.TrustDomain() != b.Cluster.TrustDomain {
 			field := item("spec.allow", name) + ".from.spiffeID"
-			b.report(s, meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonTrustDomainForeign, field, fmt.Sprintf(
+			b.report(s.problem(meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonTrustDomainForeign, field, fmt.Sprintf(
 				"%s %s is of another trust domain than %s, whose certificates alone the sidecars take: no such caller could come in, so the port is not opened for it: leave the rule out, or give the caller an ID of %s",
-				field, id, b.Cluster.TrustDomain.Name(), b.Cluster.TrustDomain.Name()))
+				field, id, b.Cluster.TrustDomain.Name(), b.Cluster.TrustDomain.Name())))
 			s.Foreign = append(s.Foreign, rule)
 			continue
 		}

@@ -45,7 +45,7 @@ func (b *builder) addExposures() {
 		}
 	}
 	byAge(candidates)
-	all := newClaims(candidates)
+	all := newPathClaims(candidates)
 	all.order(candidates)
 	var fit []*candidate
 	used := rooms{}
@@ -89,7 +89,7 @@ func refuse(reason, field, format string, args ...any) *refusal {
 
 func (b *builder) unexposed(s *service, exposure *meshv1alpha1.Exposure, r refusal) {
 	field := item("spec.expose", string(exposure.Name)) + r.field
-	b.report(s, meshv1alpha1.ConditionExposed, r.reason, field, field+": "+r.message)
+	b.report(s.problem(meshv1alpha1.ConditionExposed, r.reason, field, field+": "+r.message))
 }
 
 // judge checks an exposure by itself and against its gateway.
@@ -98,7 +98,7 @@ func (b *builder) judge(s *service, exposure *meshv1alpha1.Exposure) (*candidate
 		return nil, refuse(meshv1alpha1.ReasonServiceNotAccepted, "", "this service has no accepted identity (yet): see why with kubectl describe -n %s serviceidentity/%s",
 			s.Identity.Namespace, s.Identity.Name)
 	}
-	g := b.gateway[referenced(s.Key.Namespace, exposure.Gateway)]
+	g := b.gateway[referenced(s.object, exposure.Gateway)]
 	if refused := b.judgeGateway(g, s, exposure); refused != nil {
 		return nil, refused
 	}
@@ -129,7 +129,7 @@ func (b *builder) judge(s *service, exposure *meshv1alpha1.Exposure) (*candidate
 // judgeGateway checks that the gateway is there and admits the exposure.
 func (b *builder) judgeGateway(g *gateway, s *service, exposure *meshv1alpha1.Exposure) *refusal {
 	if g == nil {
-		return refuse(meshv1alpha1.ReasonGatewayNotFound, ".gateway", "there is no MeshGateway %s: create it, or correct the name", referenced(s.Key.Namespace, exposure.Gateway))
+		return refuse(meshv1alpha1.ReasonGatewayNotFound, ".gateway", "there is no MeshGateway %s: create it, or correct the name", referenced(s.object, exposure.Gateway))
 	}
 	if !g.Trusted {
 		return refuse(meshv1alpha1.ReasonGatewayNotAccepted, ".gateway", "MeshGateway %s has no accepted identity (yet): see why with kubectl describe -n %s meshgateway/%s serviceidentity/%s",

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/types"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
@@ -34,22 +34,15 @@ func (b *builder) addGateways() {
 
 func (b *builder) newGateway(object *meshv1alpha1.MeshGateway) *gateway {
 	spec := &object.Spec
-	source := sourceOf(spec.Identity)
 	g := &gateway{object: object, keyless: sets.New[string](), Gateway: Gateway{
-		Key: keyOf(object), NewServiceAccount: source.Name == "", Replicas: 1, Spec: spec,
+		Key: keyOf(object), NewServiceAccount: sourceOf(object).Name == "", Replicas: 1, Spec: spec,
 	}}
 	if spec.Replicas != nil {
 		g.Replicas = *spec.Replicas
 	}
 	g.Listeners, g.Gone = listenersOf(object)
-	p, problem := b.identify(applicant{
-		kind: KindMeshGateway, object: object, key: g.Key, source: source,
-		podLabels: map[string]string{labelApp: g.Key.Name, meshv1alpha1.LabelGateway: g.Key.Name, labelEndpoint: "true"},
-		roleLabel: meshv1alpha1.LabelGateway,
-	})
-	if problem != nil {
-		b.problems = append(b.problems, *problem)
-	}
+	p, problem := b.identify(applicant{ProxyKey: ProxyKey{Kind: KindMeshGateway, NamespacedName: g.Key}, object: object})
+	b.report(problem)
 	g.identified = problem == nil
 	g.ID, g.Trusted, g.Identity, g.NewIdentity = p.id, p.trusted && g.identified, p.identity, p.newIdentity
 	g.ServiceAccountName = p.serviceAccountName
@@ -69,7 +62,7 @@ func (b *builder) addProviders(g *gateway) {
 	size := 0
 	for _, provider := range g.object.Spec.JWT {
 		name, field := string(provider.Name), item("spec.jwt", string(provider.Name))+".jwks"
-		keys, err := b.file(g.Key.Namespace, provider.JWKS)
+		keys, err := b.file(g.object, provider.JWKS)
 		if err == nil {
 			err = checkSize(len(keys), size)
 		}
@@ -78,7 +71,7 @@ func (b *builder) addProviders(g *gateway) {
 		}
 		if err != nil {
 			g.keyless.Insert(name)
-			b.problems = append(b.problems, Problem{
+			b.report(&Problem{
 				Kind: KindMeshGateway, Object: g.Key, Condition: meshv1alpha1.ConditionAccepted, Reason: meshv1alpha1.ReasonKeysInvalid,
 				Field: field, Message: fmt.Sprintf("%s: %v", field, err),
 			})
@@ -131,9 +124,9 @@ func (g *gateway) jwtNames() []string {
 	return names
 }
 
-// file is what a key of a ConfigMap holds. The error says what to do about it.
-func (b *builder) file(namespace string, ref meshv1alpha1.ConfigMapKey) ([]byte, error) {
-	key := types.NamespacedName{Namespace: namespace, Name: string(ref.ConfigMap)}
+// file is what a key of a ConfigMap holds that an object refers to. The error says what to do about it.
+func (b *builder) file(of metav1.Object, ref meshv1alpha1.ConfigMapKey) ([]byte, error) {
+	key := configMapOf(of, ref)
 	object := b.configMaps[key]
 	if object == nil {
 		return nil, fmt.Errorf("there is no ConfigMap %s: create it, with the key %s", key, ref.Key)

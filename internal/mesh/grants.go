@@ -84,12 +84,12 @@ func (g grant) command(namespace, path string) string {
 // A namespace may have the default path of its own service accounts, and what an administrator granted to it; but nobody
 // is granted SPIRE's own paths, paymesh's own, or those of another namespace.
 func (c ClusterID) judgePath(object *meshv1alpha1.ServiceIdentity, granted grant) *Problem {
-	field, subject := fieldOfPath(object), "spec.path"
+	subject := "spec.path"
 	if object.Spec.PathTemplate != "" {
-		subject = field + ": the path"
+		subject = fieldOfPath(object) + ": the path"
 	}
 	problem := func(reason, format string, args ...any) *Problem {
-		return &Problem{Kind: KindServiceIdentity, Object: KeyOf(object), Condition: meshv1alpha1.ConditionAccepted, Reason: reason, Field: field, Message: subject + " " + fmt.Sprintf(format, args...)}
+		return problemOfPath(object, reason, subject+" "+fmt.Sprintf(format, args...))
 	}
 	path, err := c.Path(object)
 	if err != nil {

@@ -10,9 +10,13 @@ const (
 	MaxNamedBytes = 160 << 10
 )
 
+// VersionBytes are how much of a SHA-256 is the version of a resource, and the hash that the name of endpoints ends in: enough
+// to tell apart what one proxy ever gets.
+const VersionBytes = 8
+
 const (
-	// versionChars are those of the version of a resource, and of the hash that the name of endpoints ends in.
-	versionChars = 16
+	// versionChars are those of a version, in hexadecimal digits.
+	versionChars = 2 * VersionBytes
 	// fieldBytes are what the encoding adds to a name and its version.
 	fieldBytes = 16
 )

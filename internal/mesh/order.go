@@ -25,7 +25,7 @@ func byAge(candidates []*candidate) {
 // order puts the candidates, which are sorted by age, in the order in which they are let in: who is served as it is, then who
 // is served and wants more, then who is not. That is for the room of a gateway. Of paths that nobody is served at age alone
 // decides, so that who wants more of them comes after an older one that wants the same.
-func (a claims) order(candidates []*candidate) {
+func (a pathClaims) order(candidates []*candidate) {
 	for age, c := range candidates {
 		c.age = age
 		switch {

@@ -12,8 +12,8 @@ import (
 // maxPorts is how many ports a service has at most.
 const maxPorts = 8
 
-// record says of something with a name which number it has.
-type record struct {
+// numberRecord says of something with a name which number it has.
+type numberRecord struct {
 	name   string
 	number int32
 }
@@ -22,11 +22,11 @@ type record struct {
 type numbered struct{ first, count int32 }
 
 // valid are those of the records that can be kept to: each number and each name once. What is wanted comes first.
-func (n numbered) valid(records []record, wanted func(name string) bool) []record {
-	var valid []record
+func (n numbered) valid(records []numberRecord, wanted func(name string) bool) []numberRecord {
+	var valid []numberRecord
 	for _, want := range []bool{true, false} {
 		for _, r := range records {
-			taken := slices.ContainsFunc(valid, func(other record) bool { return other.name == r.name || other.number == r.number })
+			taken := slices.ContainsFunc(valid, func(other numberRecord) bool { return other.name == r.name || other.number == r.number })
 			if wanted(r.name) == want && !taken && r.number >= n.first && r.number < n.first+n.count {
 				valid = append(valid, r)
 			}
@@ -39,7 +39,7 @@ func (n numbered) valid(records []record, wanted func(name string) bool) []recor
 // the names. The pods of the old and the new revision have the same proxy config, and who calls them may know of a change
 // later than they: nothing may move because something else comes or goes. What is recorded and not wanted any more is gone;
 // where it is spared nobody gets its number, unless there is no other.
-func (n numbered) allot(names []string, records []record, spare bool) (numbers map[string]int32, gone []record) {
+func (n numbered) allot(names []string, records []numberRecord, spare bool) (numbers map[string]int32, gone []numberRecord) {
 	numbers = map[string]int32{}
 	taken := map[int32]bool{}
 	for _, r := range n.valid(records, func(name string) bool { return slices.Contains(names, name) }) {
@@ -66,9 +66,9 @@ func portsOf(object *meshv1alpha1.MeshService) []Port {
 	for _, port := range object.Spec.Ports {
 		names = append(names, port.Name)
 	}
-	var records []record
+	var records []numberRecord
 	for _, r := range object.Status.Ports {
-		records = append(records, record{r.Name, r.MeshPort})
+		records = append(records, numberRecord{r.Name, r.MeshPort})
 	}
 	numbers, _ := numbered{FirstMeshPort, maxPorts}.allot(names, records, false)
 	var ports []Port
@@ -96,9 +96,9 @@ func listenersOf(object *meshv1alpha1.MeshGateway) (listeners []GatewayListener,
 	for _, listener := range object.Spec.Listeners {
 		names = append(names, listener.Name)
 	}
-	var records []record
+	var records []numberRecord
 	for _, r := range object.Status.Listeners {
-		records = append(records, record{r.Name, r.TargetPort})
+		records = append(records, numberRecord{r.Name, r.TargetPort})
 	}
 	numbers, old := numbered{FirstGatewayPort, GatewayPorts}.allot(names, records, true)
 	for _, listener := range object.Spec.Listeners {
@@ -195,7 +195,7 @@ func (c *candidate) outgrew() bool {
 // keepRecords keeps the records of the exposures of a service that are not served just now, of what they still want and
 // nobody else has got meanwhile: keys of a gateway that are gone for a minute make nobody lose a path. The candidates are
 // those that their gateways would serve; of the others it is not known what they want, and their record stands against nobody.
-func (b *builder) keepRecords(s *service, candidates map[*meshv1alpha1.Exposure]*candidate, all claims) {
+func (b *builder) keepRecords(s *service, candidates map[*meshv1alpha1.Exposure]*candidate, all pathClaims) {
 	for i := range s.object.Spec.Expose {
 		exposure := &s.object.Spec.Expose[i]
 		c := candidates[exposure]
@@ -208,7 +208,7 @@ func (b *builder) keepRecords(s *service, candidates map[*meshv1alpha1.Exposure]
 			wanted = pathsOf(c.wants)
 		}
 		for _, record := range s.object.Status.Exposures {
-			if record.Name != exposure.Name || gatewayOf(record) != referenced(s.Key.Namespace, exposure.Gateway) {
+			if record.Name != exposure.Name || gatewayOf(record) != referenced(s.object, exposure.Gateway) {
 				continue
 			}
 			kept := meshv1alpha1.ExposureRecord{Name: record.Name, Gateway: record.Gateway}
@@ -231,7 +231,7 @@ func (b *builder) keepRecords(s *service, candidates map[*meshv1alpha1.Exposure]
 }
 
 // taken reports whether, under one of the host names of a record, another service is served at paths that overlap one of it.
-func (a claims) taken(s *service, record meshv1alpha1.ExposureRecord, path string) bool {
+func (a pathClaims) taken(s *service, record meshv1alpha1.ExposureRecord, path string) bool {
 	taken := false
 	for _, hostname := range record.Hostnames {
 		if held := a[host{gatewayOf(record), string(hostname)}]; held != nil {

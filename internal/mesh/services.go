@@ -7,17 +7,9 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/descriptor"
-)
-
-// The labels that pods of services and gateways have beside mesh.jia.app/service or mesh.jia.app/gateway, as internal/workload
-// sets them.
-const (
-	labelApp      = "app"
-	labelEndpoint = "mesh.jia.app/endpoint"
 )
 
 // service is a MeshService on its way into the Mesh.
@@ -64,18 +56,13 @@ func (b *builder) newService(object *meshv1alpha1.MeshService) *service {
 		}),
 	}}
 	s.Ports, s.recorded = portsOf(object), recordedOf(object)
-	p, problem := b.identify(applicant{
-		kind: KindMeshService, object: object, key: s.Key, source: sourceOf(spec.Identity), serviceAccountName: string(spec.Workload.ServiceAccountName),
-		podLabels: map[string]string{labelApp: s.Key.Name, meshv1alpha1.LabelService: s.Key.Name, labelEndpoint: "true"},
-		roleLabel: meshv1alpha1.LabelService,
-	})
-	if problem != nil {
-		b.problems = append(b.problems, *problem)
-	}
+	key := ProxyKey{Kind: KindMeshService, NamespacedName: s.Key}
+	p, problem := b.identify(applicant{ProxyKey: key, object: object, serviceAccountName: string(spec.Workload.ServiceAccountName)})
+	b.report(problem)
 	s.identified = problem == nil
 	s.ID, s.Trusted, s.Identity, s.NewIdentity = p.id, p.trusted && s.identified, p.identity, p.newIdentity
 	s.ServiceAccountName = p.serviceAccountName
-	if b.Asked.IsZero() || b.Asked == (ProxyKey{Kind: KindMeshService, NamespacedName: s.Key}) {
+	if b.Asked.IsZero() || b.Asked == key {
 		b.readAPI(s)
 	}
 	return s
@@ -88,50 +75,19 @@ func (b *builder) readAPI(s *service) {
 		return
 	}
 	s.apiRead = true
-	raw, err := b.file(s.Key.Namespace, source.DescriptorSet)
+	raw, err := b.file(s.object, source.DescriptorSet)
 	if err == nil {
 		s.api, err = b.Descriptors.Read(raw)
 	}
 	if err != nil {
 		const field = "spec.api.descriptorSet"
 		s.apiBroken = true
-		b.report(s, meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonDescriptorInvalid, field, fmt.Sprintf("%s: %v", field, err))
+		b.report(s.problem(meshv1alpha1.ConditionAccepted, meshv1alpha1.ReasonDescriptorInvalid, field, fmt.Sprintf("%s: %v", field, err)))
 	}
 }
 
-func sourceOf(identity *meshv1alpha1.IdentitySource) meshv1alpha1.IdentitySource {
-	if identity == nil {
-		return meshv1alpha1.IdentitySource{}
-	}
-	return *identity
-}
-
-// finish puts what has come out into the Mesh, in order.
-func (b *builder) finish() {
-	for _, s := range b.services {
-		if !s.identified {
-			continue
-		}
-		slices.SortFunc(s.Dependencies, func(x, y Dependency) int { return cmp.Compare(x.Name, y.Name) })
-		slices.SortFunc(s.Upstreams, func(x, y Upstream) int { return cmp.Compare(x.Name, y.Name) })
-		slices.SortFunc(s.Rules, compareRules)
-		slices.SortFunc(s.Foreign, compareRules)
-		b.mesh.Services = append(b.mesh.Services, s.Service)
-	}
-	for _, g := range b.gateways {
-		if !g.identified {
-			continue
-		}
-		slices.SortFunc(g.Routes, func(x, y Route) int {
-			return cmp.Or(compareKeys(x.Service, y.Service), cmp.Compare(x.Name, y.Name))
-		})
-		b.mesh.Gateways = append(b.mesh.Gateways, g.Gateway)
-	}
-}
-
-// report records a Problem of the service.
-func (b *builder) report(s *service, condition, reason, field, message string) {
-	b.problems = append(b.problems, Problem{Kind: KindMeshService, Object: s.Key, Condition: condition, Reason: reason, Field: field, Message: message})
+func (s *service) problem(condition, reason, field, message string) *Problem {
+	return &Problem{Kind: KindMeshService, Object: s.Key, Condition: condition, Reason: reason, Field: field, Message: message}
 }
 
 // portOf is the port of this name, or the only one where no name is given.
@@ -157,9 +113,4 @@ func (s *service) portNames() []string {
 
 func timeoutOf(d meshv1alpha1.Duration) metav1.Duration {
 	return metav1.Duration{Duration: cmp.Or(d.Duration(), DefaultTimeout*time.Second)}
-}
-
-// referenced is the key that a reference means in an object of the namespace.
-func referenced(namespace string, reference meshv1alpha1.ObjectReference) types.NamespacedName {
-	return types.NamespacedName{Namespace: cmp.Or(string(reference.Namespace), namespace), Name: string(reference.Name)}
 }

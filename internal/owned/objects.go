@@ -14,9 +14,6 @@ import (
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,25 +30,6 @@ import (
 
 // fieldOwner is who owns the fields that the operator applies.
 const fieldOwner = client.FieldOwner("paymesh")
-
-// The kinds of which whoever calls this package names one.
-var (
-	DeploymentKind = appsv1.SchemeGroupVersion.WithKind("Deployment")
-	ConfigMapKind  = corev1.SchemeGroupVersion.WithKind("ConfigMap")
-	IdentityKind   = meshv1alpha1.GroupVersion.WithKind(mesh.KindServiceIdentity)
-)
-
-// ownedKinds are the kinds of objects that a MeshService or a MeshGateway owns, and that are pruned. A volume's claim is not
-// among them: what a mistake in the spec no longer wants would take the payments with it.
-var ownedKinds = []schema.GroupVersionKind{
-	DeploymentKind,
-	ConfigMapKind,
-	corev1.SchemeGroupVersion.WithKind("Service"),
-	corev1.SchemeGroupVersion.WithKind("ServiceAccount"),
-	IdentityKind,
-	networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"),
-	policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"),
-}
 
 // ErrForeign is an object that is needed and belongs to somebody else.
 var ErrForeign = errors.New("belongs to somebody else")
@@ -168,7 +146,7 @@ func adoptable(have, owner client.Object) bool {
 // the same: the cache of these kinds holds only what bears the operator's label.
 func (o *Objects) have(ctx context.Context, key objectKey) (client.Object, error) {
 	for _, reader := range []client.Reader{o.Client, o.Live} {
-		have := cachedAs(key.kind)
+		have := about(key.kind).Object()
 		if err := reader.Get(ctx, key.NamespacedName, have); err == nil {
 			return have, nil
 		} else if !apierrors.IsNotFound(err) {
@@ -176,33 +154,6 @@ func (o *Objects) have(ctx context.Context, key objectKey) (client.Object, error
 		}
 	}
 	return nil, nil //nolint:nilnil // there is none, and nothing went wrong
-}
-
-// cachedAs is an empty object of a kind in the form in which the cache has it: whole where the controllers read more of it
-// than its metadata.
-func cachedAs(kind schema.GroupVersionKind) client.Object {
-	switch kind.Kind {
-	case DeploymentKind.Kind:
-		return &appsv1.Deployment{}
-	case IdentityKind.Kind:
-		return &meshv1alpha1.ServiceIdentity{}
-	}
-	object := &metav1.PartialObjectMetadata{}
-	object.SetGroupVersionKind(kind)
-	return object
-}
-
-// cachedList is an empty list of what cachedAs gives.
-func cachedList(kind schema.GroupVersionKind) client.ObjectList {
-	switch kind.Kind {
-	case DeploymentKind.Kind:
-		return &appsv1.DeploymentList{}
-	case IdentityKind.Kind:
-		return &meshv1alpha1.ServiceIdentityList{}
-	}
-	list := &metav1.PartialObjectMetadataList{}
-	list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
-	return list
 }
 
 func (o *Objects) last(key objectKey) (written, bool) {
@@ -219,15 +170,16 @@ func (o *Objects) Prune(ctx context.Context, owner client.Object, want []client.
 	for _, object := range want {
 		wanted[keyOfObject(object)] = true
 	}
-	for _, kind := range ownedKinds {
-		if slices.Contains(keep, kind) {
+	for _, kind := range kinds {
+		if kind.kept || slices.Contains(keep, kind.GroupVersionKind) {
 			continue
 		}
-		err := o.each(ctx, owner, kind, func(object client.Object) error {
-			if wanted[objectKey{kind, client.ObjectKeyFromObject(object)}] {
+		err := o.each(ctx, owner, kind.GroupVersionKind, func(object client.Object) error {
+			key := objectKey{kind.GroupVersionKind, client.ObjectKeyFromObject(object)}
+			if wanted[key] {
 				return nil
 			}
-			return o.delete(ctx, objectKey{kind, client.ObjectKeyFromObject(object)}, object)
+			return o.delete(ctx, key, object)
 		})
 		if err != nil {
 			return err
@@ -248,7 +200,7 @@ func (o *Objects) Remove(ctx context.Context, owner client.Object, kind schema.G
 
 // each calls f for each object of a kind that the owner has.
 func (o *Objects) each(ctx context.Context, owner client.Object, kind schema.GroupVersionKind, f func(client.Object) error) error {
-	list := cachedList(kind)
+	list := about(kind).list()
 	if err := o.Client.List(ctx, list, client.InNamespace(owner.GetNamespace()), client.MatchingLabels{ownerLabel(owner): owner.GetName()}); err != nil {
 		return fmt.Errorf("list the %ss of %s %s: %w", kind.Kind, KindOf(owner), client.ObjectKeyFromObject(owner), err)
 	}
@@ -265,7 +217,7 @@ func (o *Objects) delete(ctx context.Context, key objectKey, object client.Objec
 		return nil
 	}
 	uid := object.GetUID() // a new object of the name is not the one that was judged
-	target := cachedAs(key.kind)
+	target := about(key.kind).Object()
 	target.SetNamespace(key.Namespace)
 	target.SetName(key.Name)
 	options := []client.DeleteOption{client.Preconditions{UID: &uid}}

@@ -15,14 +15,11 @@ import (
 // is whose it is.
 var takenOver = []string{"spec", "data", "binaryData", "immutable"}
 
-// shared are the kinds in whose spec Kubernetes itself has a say.
-var shared = []string{"PersistentVolumeClaim", "ServiceAccount"}
-
 // takeOver makes the operator the owner of all that others have written into an object's spec. Server-side apply takes away
 // what its owner does not want any more, and only that: without this a container, a variable or an external address that
 // somebody has added by hand would stay for ever.
 func (o *Objects) takeOver(ctx context.Context, key objectKey) error {
-	if slices.Contains(shared, key.kind.Kind) {
+	if about(key.kind).shared {
 		return nil
 	}
 	object := &metav1.PartialObjectMetadata{}

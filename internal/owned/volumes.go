@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
-
-var claimKind = corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim")
 
 // Claims are the claims of volumes among objects.
 func Claims(objects []client.Object) []client.Object {
@@ -24,7 +21,7 @@ func Claims(objects []client.Object) []client.Object {
 // Leaving are the claims that the owner has and somebody deletes; only of the wanted ones, where it is known what is wanted.
 // The API server keeps one for as long as a pod uses it, so that nobody notices before the pod ends, and it is too late.
 func (o *Objects) Leaving(ctx context.Context, owner client.Object, want []client.Object, known bool) (keys []types.NamespacedName, err error) {
-	list := cachedList(claimKind)
+	list := about(claimKind).list()
 	if err := o.Client.List(ctx, list, client.InNamespace(owner.GetNamespace()), client.MatchingLabels{ownerLabel(owner): owner.GetName()}); err != nil {
 		return nil, fmt.Errorf("list the %ss of %s %s: %w", claimKind.Kind, KindOf(owner), client.ObjectKeyFromObject(owner), err)
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/jia-app/paymesh/internal/mesh"
 )
 
@@ -99,10 +101,9 @@ func sameNode(x, y string) bool { return path.Base(x) == path.Base(y) }
 // within reports whether all workloads below a parent run in the cluster: it is an agent that was attested as one of the
 // cluster's, or one of the aliases that stand for those.
 func within(cluster mesh.ClusterID, parent string) bool {
-	trustDomain := cluster.TrustDomain.IDString()
-	return parent == cluster.ClusterAlias().String() ||
-		strings.HasPrefix(parent, trustDomain+"/paymesh/"+cluster.Name+"/node/") ||
-		strings.HasPrefix(parent, trustDomain+"/spire/agent/k8s_psat/"+cluster.Name+"/")
+	alias, err := cluster.NodeAlias(types.UID(path.Base(parent)))
+	return parent == cluster.ClusterAlias().String() || err == nil && parent == alias.String() ||
+		strings.HasPrefix(parent, cluster.TrustDomain.IDString()+"/spire/agent/k8s_psat/"+cluster.Name+"/")
 }
 
 // Beside renders entries like these that match no workload: SPIRE makes no second entry with the same parent, SPIFFE ID and

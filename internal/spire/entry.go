@@ -185,8 +185,14 @@ func appendOwned(entries []Entry, cluster string, owner Owner, entry Entry) []En
 // seconds cannot overflow: the schema allows a week at most.
 func seconds(d metav1.Duration) int32 { return int32(d.Duration / time.Second) } //nolint:gosec // see above
 
-// serverID is the parent of entries that agents are matched with (SPIRE calls them node entries).
-func serverID(cluster mesh.ClusterID) string { return cluster.TrustDomain.IDString() + "/spire/server" }
+// serverPath is the path of a SPIRE server's own ID: the parent of entries that agents are matched with (SPIRE calls them node
+// entries).
+const serverPath = "/spire/server"
+
+func serverID(cluster mesh.ClusterID) string { return cluster.TrustDomain.IDString() + serverPath }
+
+// ForAgents reports whether agents are matched with an entry, as with an alias, and no workload.
+func (e Entry) ForAgents() bool { return strings.HasSuffix(e.ParentID, serverPath) }
 
 func sortByID(entries []Entry) {
 	slices.SortFunc(entries, func(x, y Entry) int { return strings.Compare(x.ID, y.ID) })

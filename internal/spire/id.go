@@ -85,7 +85,8 @@ func clusterWideID(cluster string, key types.NamespacedName) string {
 	return identityID(cluster, key, clusterPart)
 }
 
-// NodeOf is the UID of the node that an entry of an identity is for, or a word that is no UID where it is for all nodes.
+// NodeOf is the UID of the node that an entry of an identity, or the alias that it is under, is for; a word that is no UID where
+// that is all nodes.
 func NodeOf(id string) string { return id[strings.LastIndexByte(id, '.')+1:] }
 
 func isClusterWide(id string) bool { return strings.HasSuffix(id, "."+clusterPart) }

@@ -47,7 +47,7 @@ func gatewayTemplate(g mesh.Gateway, r role, proxyFiles map[string]string, o Opt
 	spec.Volumes = append(spec.Volumes, secretsVolume(g))
 	proxy := o.proxy(r.key, asks(mesh.ReadyPort))
 	proxy.Ports = append(proxy.Ports, corev1.ContainerPort{Name: "ready", ContainerPort: mesh.ReadyPort, Protocol: corev1.ProtocolTCP})
-	proxy.VolumeMounts = append(proxy.VolumeMounts, corev1.VolumeMount{Name: volumeTLS, MountPath: tlsDir, ReadOnly: true})
+	proxy.VolumeMounts = append(proxy.VolumeMounts, corev1.VolumeMount{Name: volumeTLS, MountPath: mesh.TLSDir, ReadOnly: true})
 	proxy.Resources = proxyResources("100m", "128Mi", "1Gi")
 	if g.Spec != nil && g.Spec.Resources != nil {
 		proxy.Resources = g.Spec.Resources.Requirements()

@@ -209,7 +209,7 @@ func (p *process) holdApp(have, base corev1.Container) corev1.Container {
 		return slices.ContainsFunc(base.VolumeMounts, func(own corev1.VolumeMount) bool { return own.MountPath == m.MountPath })
 	}
 	have.VolumeMounts = slices.DeleteFunc(have.VolumeMounts, func(m corev1.VolumeMount) bool {
-		return !isOwn(m) && (m.Name == volumeWorkloadAPI || within(m.MountPath, reservedDir) || within(m.MountPath, workloadAPIDir))
+		return !isOwn(m) && (m.Name == volumeWorkloadAPI || within(m.MountPath, mesh.ReservedDir) || within(m.MountPath, workloadAPIDir))
 	})
 	for _, own := range base.VolumeMounts {
 		if own.Name == volumeTmp {

@@ -31,13 +31,10 @@ const (
 	volumeFiles       = "files-" // and the name of the file source
 	volumeTLS         = "tls"    // the Secrets of a gateway's listeners
 
-	// reservedDir is where everything of the operator's is in a container, but the Workload API.
-	reservedDir    = "/etc/paymesh"
-	proxyDir       = reservedDir + "/proxy"
-	configDir      = reservedDir + "/config"
-	policyDir      = reservedDir + "/policy"
-	filesDir       = reservedDir + "/files"
-	tlsDir         = reservedDir + "/tls"
+	// The folders, beside those of a proxy.
+	configDir      = mesh.ReservedDir + "/config"
+	policyDir      = mesh.ReservedDir + "/policy"
+	filesDir       = mesh.ReservedDir + "/files"
 	workloadAPIDir = "/run/spiffe/workload-api"
 )
 
@@ -131,7 +128,7 @@ func (o Options) proxy(key mesh.ProxyKey, ready corev1.ProbeHandler) corev1.Cont
 	return corev1.Container{
 		Name: ContainerProxy, Image: o.ProxyImage, ImagePullPolicy: corev1.PullIfNotPresent,
 		Args: []string{
-			"-c", proxyDir + "/envoy.yaml",
+			"-c", mesh.ProxyDir + "/envoy.yaml",
 			"--service-node", key.NodeID("$(POD_NAME)"),
 			"--service-cluster", key.Namespace + "/" + key.Name,
 			"--concurrency", "2", // one a CPU would be dozens on a large node, each with its own connections
@@ -147,7 +144,7 @@ func (o Options) proxy(key mesh.ProxyKey, ready corev1.ProbeHandler) corev1.Cont
 		},
 		StartupProbe: startup, ReadinessProbe: &corev1.Probe{ProbeHandler: *ready.DeepCopy(), PeriodSeconds: probeSeconds, TimeoutSeconds: probeTimeoutSeconds},
 		SecurityContext: security,
-		VolumeMounts:    []corev1.VolumeMount{{Name: volumeProxy, MountPath: proxyDir, ReadOnly: true}, workloadAPIMount()},
+		VolumeMounts:    []corev1.VolumeMount{{Name: volumeProxy, MountPath: mesh.ProxyDir, ReadOnly: true}, workloadAPIMount()},
 	}
 }
 

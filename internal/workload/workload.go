@@ -43,13 +43,10 @@ type Options struct {
 // SocketPath is the Workload API's socket as a container sees it that has it mounted.
 func (o Options) SocketPath() string { return path.Join(workloadAPIDir, o.WorkloadAPISocket) }
 
-// The labels of pods, beside those of api/v1alpha1.
+// The labels, beside those of api/v1alpha1 and of internal/mesh.
 const (
-	// labelApp is what people select by.
-	labelApp = "app"
-	// LabelEndpoint tells the pods that the operator runs from others that bear the label of a caller, such as a batch job
-	// that NetworkPolicies shall let through: those are no endpoints of the Service.
-	LabelEndpoint = "mesh.jia.app/endpoint"
+	// LabelEndpoint is on the pods that the operator runs.
+	LabelEndpoint = mesh.LabelEndpoint
 	// LabelManagedBy is Kubernetes' own, and ManagedBy its value on every object that is rendered here.
 	LabelManagedBy = "app.kubernetes.io/managed-by"
 	ManagedBy      = "paymesh"
@@ -66,33 +63,22 @@ func Retained(object metav1.Object) bool {
 }
 
 // role is whose pods they are: of a MeshService or of a MeshGateway.
-type role struct {
-	key   mesh.ProxyKey
-	label string // the one that names the object
-}
+type role struct{ key mesh.ProxyKey }
 
 func roleOf(kind string, key types.NamespacedName) role {
-	label := meshv1alpha1.LabelService
-	if kind == mesh.KindMeshGateway {
-		label = meshv1alpha1.LabelGateway
-	}
-	return role{mesh.ProxyKey{Kind: kind, NamespacedName: key}, label}
+	return role{mesh.ProxyKey{Kind: kind, NamespacedName: key}}
 }
 
 // labels are on each object.
 func (r role) labels() map[string]string {
-	return map[string]string{labelApp: r.key.Name, r.label: r.key.Name, LabelManagedBy: ManagedBy}
+	return map[string]string{mesh.LabelApp: r.key.Name, r.key.Label(): r.key.Name, LabelManagedBy: ManagedBy}
 }
 
-// podLabels select the pods that the operator runs; callersLabels all that NetworkPolicies take for this role.
-func (r role) podLabels() map[string]string {
-	return map[string]string{labelApp: r.key.Name, r.label: r.key.Name, LabelEndpoint: "true"}
-}
-
-func (r role) callersLabels() map[string]string { return map[string]string{r.label: r.key.Name} }
+// callersLabels are on all pods that NetworkPolicies take for this role; those that the operator runs have more.
+func (r role) callersLabels() map[string]string { return map[string]string{r.key.Label(): r.key.Name} }
 
 func (r role) selector() *metav1.LabelSelector {
-	return &metav1.LabelSelector{MatchLabels: r.podLabels()}
+	return &metav1.LabelSelector{MatchLabels: r.key.PodLabels()}
 }
 
 // meta is the metadata of an object whose name is the role's with a suffix.
@@ -124,7 +110,7 @@ func (r role) configMap(suffix string, data map[string]string) *corev1.ConfigMap
 }
 
 func (r role) service(spec corev1.ServiceSpec) *corev1.Service {
-	spec.Selector = r.podLabels()
+	spec.Selector = r.key.PodLabels()
 	return &corev1.Service{TypeMeta: typeOf(corev1.SchemeGroupVersion, "Service"), ObjectMeta: r.meta(""), Spec: spec}
 }
 
@@ -155,7 +141,7 @@ const oldRevisions = 2
 // deployment runs a template. Rolled, every pod is replaced before it goes.
 func (r role) deployment(replicas int32, template corev1.PodTemplateSpec) *appsv1.Deployment {
 	none, one, revisions := intstr.FromInt32(0), intstr.FromInt32(1), int32(oldRevisions)
-	template.Labels = r.podLabels()
+	template.Labels = r.key.PodLabels()
 	template.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{
 		MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway, LabelSelector: r.selector(),
 	}}

@@ -24,13 +24,8 @@ import (
 )
 
 const (
-	// bootstrapFile is the one that a proxy starts with; the files are mounted in FilesDir.
+	// bootstrapFile is the one that a proxy starts with; the files are mounted in mesh.ProxyDir.
 	bootstrapFile = "envoy.yaml"
-	// FilesDir is where a proxy finds its files.
-	FilesDir = "/etc/paymesh/proxy"
-	// TLSDir is where a gateway has a folder with each listener's Secret, named after its target port. It is one volume, which
-	// is there whatever Secrets are.
-	TLSDir = "/etc/paymesh/tls"
 
 	managerCluster = "xds"
 	adminCluster   = "admin"
@@ -154,10 +149,10 @@ func certificateFile(port int32) string { return certificateName(port) + ".yaml"
 // when the kubelet has replaced its files; what is watched is the volume, which is there before the Secret is.
 func certificateSource(port int32) string {
 	file := func(name string) *corev3.DataSource {
-		return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: fmt.Sprintf("%s/%d/%s", TLSDir, port, name)}}
+		return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: fmt.Sprintf("%s/%d/%s", mesh.TLSDir, port, name)}}
 	}
 	secret := pack(&tlsv3.Secret{Name: certificateName(port), Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
-		CertificateChain: file("tls.crt"), PrivateKey: file("tls.key"), WatchedDirectory: &corev3.WatchedDirectory{Path: TLSDir},
+		CertificateChain: file("tls.crt"), PrivateKey: file("tls.key"), WatchedDirectory: &corev3.WatchedDirectory{Path: mesh.TLSDir},
 	}}})
 	// It is a DiscoveryResponse, whose Go package holds gRPC's: a renderer does without.
 	return "resources:\n- " + strings.ReplaceAll(strings.TrimSuffix(toYAML(secret), "\n"), "\n", "\n  ") + "\n"

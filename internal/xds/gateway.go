@@ -143,7 +143,7 @@ func fromOutside(l mesh.GatewayListener) *corev3.TransportSocket {
 		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: certificateName(l.TargetPort), SdsConfig: &corev3.ConfigSource{
 			ResourceApiVersion:    corev3.ApiVersion_V3,
 			InitialFetchTimeout:   duration(0),
-			ConfigSourceSpecifier: &corev3.ConfigSource_PathConfigSource{PathConfigSource: &corev3.PathConfigSource{Path: FilesDir + "/" + certificateFile(l.TargetPort)}},
+			ConfigSourceSpecifier: &corev3.ConfigSource_PathConfigSource{PathConfigSource: &corev3.PathConfigSource{Path: mesh.ProxyDir + "/" + certificateFile(l.TargetPort)}},
 		}}},
 	}}))
 }

@@ -37,13 +37,10 @@ type EndpointRef struct {
 	Key  mesh.EndpointKey
 }
 
-// hashBytes of a SHA-256 tell apart what one proxy ever gets.
-const hashBytes = 8
-
 // Hash is the version of a resource: of its bytes, so that all replicas of the manager give the same.
 func Hash(m proto.Message) string {
 	sum := sha256.Sum256(marshal(m))
-	return hex.EncodeToString(sum[:hashBytes])
+	return hex.EncodeToString(sum[:mesh.VersionBytes])
 }
 
 // Versions are those of the resources that a proxy has to accept, by type URL and name. Endpoints are not among them.
@@ -75,7 +72,7 @@ func (r Resources) Version() string {
 			fmt.Fprintf(hash, "%q %q %s\n", typeURL, name, versions[typeURL][name])
 		}
 	}
-	return hex.EncodeToString(hash.Sum(nil)[:hashBytes])
+	return hex.EncodeToString(hash.Sum(nil)[:mesh.VersionBytes])
 }
 
 // Assignment is the ClusterLoadAssignment of a reference. It has each address once, sorted. It is not nil without any: a

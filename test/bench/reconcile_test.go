@@ -145,7 +145,7 @@ func build(b *testing.B, size int) *world {
 	w.populate(size)
 
 	reader, err := cluster.New(apiServer.Config, func(o *cluster.Options) { o.Scheme, o.Cache = scheme, controllers.CacheOptions() })
-	w.must(err, controllers.IndexFields(w.ctx, reader.GetFieldIndexer(), id))
+	w.must(err, controllers.IndexIdentities(w.ctx, reader.GetFieldIndexer(), id))
 	w.cached = reader.GetClient()
 	api, err := spireclient.NewUnix(spireServer.Socket, w.metrics)
 	w.must(err)

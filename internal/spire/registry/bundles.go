@@ -5,17 +5,6 @@ import (
 	"slices"
 )
 
-// BundleAPI is what the registry needs to know of a SPIRE server's bundles. See client.Client.
-type BundleAPI interface {
-	Bundles(ctx context.Context) ([]string, error)
-}
-
-// ServerAPI is all that the registry needs of a SPIRE server.
-type ServerAPI interface {
-	EntryAPI
-	BundleAPI
-}
-
 // Bundles are the trust domains of which the server was last seen to have a bundle, sorted, without its own.
 func (r *Registry) Bundles() []string {
 	r.mu.Lock()

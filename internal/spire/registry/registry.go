@@ -23,11 +23,13 @@ import (
 // DefaultAuditInterval is within how long an entry that somebody deleted or changed by hand is noticed.
 const DefaultAuditInterval = 30 * time.Second
 
-// EntryAPI is what the registry needs of a SPIRE server. See client.Client.
-type EntryAPI interface {
+// ServerAPI is what the registry needs of a SPIRE server. See client.Client.
+type ServerAPI interface {
 	List(ctx context.Context, q client.Query) (client.Page, error)
 	Get(ctx context.Context, id string) (spire.Held, bool, error)
 	Apply(ctx context.Context, plan spire.Plan) ([]spire.Result, error)
+	// Bundles are the trust domains that the server has a bundle of, without its own.
+	Bundles(ctx context.Context) ([]string, error)
 }
 
 // Options are what a registry may be told. The zero value is good.

@@ -24,9 +24,6 @@ var order = []string{resource.ClusterType, resource.EndpointType, resource.Liste
 // judged are the types that a proxy has to accept to be synced. Endpoints change too often to be waited for.
 var judged = []string{resource.ClusterType, resource.ListenerType, resource.RouteType}
 
-// versionBytes of a SHA-256 tell apart what one proxy ever gets.
-const versionBytes = 8
-
 // entry is a resource as it goes over the wire: marshalled once, whoever gets it.
 type entry struct {
 	version string
@@ -53,7 +50,7 @@ func newEntry(m proto.Message) (entry, error) {
 	}
 	sum := sha256.Sum256(value)
 	body := &anypb.Any{TypeUrl: resource.APITypePrefix + string(m.ProtoReflect().Descriptor().FullName()), Value: value}
-	return entry{version: hex.EncodeToString(sum[:versionBytes]), body: body}, nil
+	return entry{version: hex.EncodeToString(sum[:mesh.VersionBytes]), body: body}, nil
 }
 
 // add puts a resource into the table.
@@ -104,7 +101,7 @@ func (t table) version() string {
 	for _, name := range slices.Sorted(maps.Keys(t)) {
 		fmt.Fprintf(hash, "%q %s\n", name, t[name].version)
 	}
-	return hex.EncodeToString(hash.Sum(nil)[:versionBytes])
+	return hex.EncodeToString(hash.Sum(nil)[:mesh.VersionBytes])
 }
 
 // newContents turns what was rendered into tables, all but the endpoints. It refuses what would hang a proxy: a cluster

@@ -55,7 +55,7 @@ func (p *pod) load(t *testing.T, id spiffeid.ID, r xds.Resources, files map[stri
 	}
 	d.mount(t, secrets)
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, xds.TLSDir, filepath.Join(dir, "tls"))), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(text, mesh.TLSDir, filepath.Join(dir, "tls"))), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

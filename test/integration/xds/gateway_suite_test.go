@@ -160,7 +160,7 @@ func refile(t *testing.T, l *listenerv3.Listener, dir string) {
 			if source == nil {
 				continue // it comes from the agent
 			}
-			source.Path = strings.ReplaceAll(source.GetPath(), xds.FilesDir, dir)
+			source.Path = strings.ReplaceAll(source.GetPath(), mesh.ProxyDir, dir)
 		}
 		packed, err := anypb.New(context)
 		if err != nil {

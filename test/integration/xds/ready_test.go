@@ -170,7 +170,7 @@ func (d *door) launch(t *testing.T, secrets map[int32]map[string][]byte, change 
 	d.mount(t, secrets)
 	files := xds.GatewayFiles(d.gateway, bootstrapOptions())
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(d.dir, name), []byte(strings.ReplaceAll(text, xds.TLSDir, filepath.Join(d.dir, "tls"))), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(d.dir, name), []byte(strings.ReplaceAll(text, mesh.TLSDir, filepath.Join(d.dir, "tls"))), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

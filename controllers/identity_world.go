@@ -6,24 +6,14 @@ import (
 	"slices"
 	"strconv"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/selection"
-	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
-	"github.com/jia-app/paymesh/internal/workload"
 )
 
 // The indexes by which a key's neighbours are found, so that what a reconcile reads does not grow with the cluster.
@@ -37,8 +27,8 @@ const (
 	byFederation     = "spec.federatesWith"      // ServiceIdentities
 )
 
-// IndexFields adds the indexes of this package to a cache. Call it once, before the cache is started.
-func IndexFields(ctx context.Context, indexer client.FieldIndexer, cluster mesh.ClusterID) error {
+// IndexIdentities adds the indexes that the controllers of the identities need to a cache. Call it once, before the cache is started.
+func IndexIdentities(ctx context.Context, indexer client.FieldIndexer, cluster mesh.ClusterID) error {
 	for _, index := range []struct {
 		object client.Object
 		field  string
@@ -75,96 +65,6 @@ func IndexFields(ctx context.Context, indexer client.FieldIndexer, cluster mesh.
 		}
 	}
 	return nil
-}
-
-// CacheOptions keep in the cache only what the controllers read: of the kinds that the operator writes, its own objects. Of
-// ConfigMaps only the metadata is ever asked for, and of all of them, since people's are referred to.
-func CacheOptions() cache.Options {
-	options := cache.Options{
-		DefaultTransform: cache.TransformStripManagedFields(),
-		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}: {Transform: stripPod},
-			// All of them: identities are named after people's, too.
-			&corev1.Service{}:   {Transform: stripService},
-			&corev1.ConfigMap{}: {Transform: stripConfigMap},
-			// The labels of a Service are those of its slices.
-			&discoveryv1.EndpointSlice{}: {Label: labels.NewSelector().Add(hasLabel(meshv1alpha1.LabelService))},
-		},
-	}
-	own := labels.SelectorFromSet(labels.Set{workload.LabelManagedBy: workload.ManagedBy})
-	for _, object := range []client.Object{
-		&appsv1.Deployment{}, &corev1.PersistentVolumeClaim{}, &corev1.ServiceAccount{},
-		&networkingv1.NetworkPolicy{}, &policyv1.PodDisruptionBudget{},
-	} {
-		options.ByObject[object] = cache.ByObject{Label: own}
-	}
-	return options
-}
-
-func hasLabel(key string) labels.Requirement {
-	requirement, err := labels.NewRequirement(key, selection.Exists, nil)
-	utilruntime.Must(err) // for a key that is no label's
-	return *requirement
-}
-
-// stripConfigMap keeps of the metadata of a ConfigMap what says whose it is and that it changed: its annotations may hold all
-// that it holds, as kubectl apply writes them.
-func stripConfigMap(object any) (any, error) {
-	if configMap, ok := object.(metav1.Object); ok {
-		configMap.SetManagedFields(nil)
-		configMap.SetAnnotations(nil)
-	}
-	return object, nil
-}
-
-// stripPod keeps of a Pod only what decides who runs where, and since when, and, of those of MeshServices and MeshGateways, what they wait for;
-// of a gateway's also where its listeners are, and which certificates it has of them.
-func stripPod(object any) (any, error) {
-	pod, ok := object.(*corev1.Pod)
-	if !ok {
-		return object, nil // a tombstone
-	}
-	var owners []metav1.OwnerReference
-	status := corev1.PodStatus{Phase: pod.Status.Phase}
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodScheduled {
-			status.Conditions = []corev1.PodCondition{condition}
-		}
-	}
-	var certificates []corev1.Volume
-	if key, ours := memberOf(pod); ours {
-		owners = pod.OwnerReferences
-		if key.Kind == mesh.KindMeshGateway {
-			status.PodIP, certificates = pod.Status.PodIP, workload.Certificates(pod)
-		}
-		status.Conditions = pod.Status.Conditions
-		status.InitContainerStatuses, status.ContainerStatuses = pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses
-	}
-	return &corev1.Pod{
-		TypeMeta: pod.TypeMeta,
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
-			Labels: pod.Labels, CreationTimestamp: pod.CreationTimestamp, DeletionTimestamp: pod.DeletionTimestamp, OwnerReferences: owners,
-		},
-		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName, ServiceAccountName: pod.Spec.ServiceAccountName, Volumes: certificates},
-		Status: status,
-	}, nil
-}
-
-// stripService keeps of a Service whom it selects, and of one of which only the metadata is read what everything keeps.
-func stripService(object any) (any, error) {
-	service, ok := object.(*corev1.Service)
-	if !ok {
-		return cache.TransformStripManagedFields()(object)
-	}
-	return &corev1.Service{
-		TypeMeta: service.TypeMeta,
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: service.Namespace, Name: service.Name, UID: service.UID, ResourceVersion: service.ResourceVersion,
-			DeletionTimestamp: service.DeletionTimestamp,
-		},
-		Spec: corev1.ServiceSpec{Type: service.Spec.Type, Selector: service.Spec.Selector},
-	}, nil
 }
 
 // observe reads a ServiceIdentity's neighbourhood: its rivals, their namespaces, its pods and their nodes, and who of
@@ -249,11 +149,4 @@ func (r *ServiceIdentityReconciler) observePods(ctx context.Context, object *mes
 		objects.Nodes = append(objects.Nodes, *node)
 	}
 	return nil
-}
-
-// metadataOf is an empty object of a core kind of which only the metadata is read, watched and kept.
-func metadataOf(kind string) *metav1.PartialObjectMetadata {
-	object := &metav1.PartialObjectMetadata{}
-	object.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
-	return object
 }

@@ -2,9 +2,7 @@ package mesh
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,34 +17,6 @@ const (
 	KindServiceIdentity = "ServiceIdentity"
 	KindMeshService     = "MeshService"
 	KindMeshGateway     = "MeshGateway"
-)
-
-// The ports of a proxy, on the pod's address unless said otherwise.
-const (
-	// FirstMeshPort is the first mTLS listener of a service; the next ones follow.
-	FirstMeshPort = 15443
-	// FirstGatewayPort is the first listener of a gateway, and GatewayPorts how many there are: twice as many as listeners, so
-	// that those which are gone can keep theirs for a while.
-	FirstGatewayPort = 15643
-	GatewayPorts     = 16
-	// ReadyPort answers the probes of a proxy: of a service's in the same Listener as its mesh ports, so that it is open only
-	// when those are; of a gateway's by what one of its listeners answers.
-	ReadyPort = 15021
-	// StatsPort answers GET /stats/prometheus.
-	StatsPort = 15090
-	// AdminPort is the proxy's admin endpoint, on loopback.
-	AdminPort = 8500
-	// HTTPPort is where a process has /metrics and /health.
-	HTTPPort = 9090
-	// XDSPort is where the manager serves xDS.
-	XDSPort = 18000
-)
-
-// What the kubelet asks a proxy: GET ReadyPath of ReadyHost. The host name is one that no exposure can have, since it has an
-// underscore: it has routes of its own, among those of whoever is called there.
-const (
-	ReadyHost = "paymesh_ready"
-	ReadyPath = "/ready"
 )
 
 // DefaultTimeout bounds a call of a dependency that says nothing else; in seconds.
@@ -225,34 +195,4 @@ func (r Route) methodNames() []string {
 		names = append(names, method.FullName())
 	}
 	return names
-}
-
-// ProxyKey names the object whose config a proxy gets.
-type ProxyKey struct {
-	Kind string // KindMeshService or KindMeshGateway
-	types.NamespacedName
-}
-
-// IsZero reports whether it names no object.
-func (k ProxyKey) IsZero() bool { return k == ProxyKey{} }
-
-// String is kind/namespace/name, in lower case: what a node ID begins with.
-func (k ProxyKey) String() string {
-	return strings.ToLower(k.Kind) + "/" + k.Namespace + "/" + k.Name
-}
-
-// NodeID is what the proxy in a pod calls itself towards the manager.
-func (k ProxyKey) NodeID(pod string) string { return k.String() + "/" + pod }
-
-// ParseNodeID is the reverse of NodeID.
-func ParseNodeID(id string) (key ProxyKey, pod string, err error) {
-	parts := strings.Split(id, "/")
-	if len(parts) == 4 && !slices.Contains(parts, "") {
-		for _, kind := range []string{KindMeshService, KindMeshGateway} {
-			if parts[0] == strings.ToLower(kind) {
-				return ProxyKey{Kind: kind, NamespacedName: types.NamespacedName{Namespace: parts[1], Name: parts[2]}}, parts[3], nil
-			}
-		}
-	}
-	return ProxyKey{}, "", fmt.Errorf("node ID %q: want meshservice or meshgateway, the namespace, the name and the pod, with slashes between", id)
 }

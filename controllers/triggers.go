@@ -1,12 +1,29 @@
 package controllers
 
 import (
+	"context"
+
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 )
+
+// wakes is a source of keys that somebody tells of, and not the API server: subscribe is called once, when the controller starts,
+// with what puts keys straight into its queue. So nothing that is told can be lost on the way.
+func wakes[K comparable](subscribe func(ctx context.Context, add func(...K))) source.TypedSource[K] {
+	return source.TypedFunc[K](func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[K]) error {
+		subscribe(ctx, func(keys ...K) {
+			for _, key := range keys {
+				queue.Add(key)
+			}
+		})
+		return nil
+	})
+}
 
 // updatesWhere lets through every creation and deletion, and the updates that pass.
 func updatesWhere(pass func(event.UpdateEvent) bool) predicate.Predicate {
