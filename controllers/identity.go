@@ -54,7 +54,7 @@ type IdentityControllers struct {
 // NewIdentities makes the controllers, with the memory that they share. The client reads a cache with the indexes of
 // IndexIdentities.
 func NewIdentities(c client.Client, recorder events.EventRecorder, o IdentityOptions) IdentityControllers {
-	surplus, witness := &retention.Surplus{Grace: o.Grace, Clock: o.Clock}, retention.NewWitness(o.Registerer)
+	surplus, witness := retention.NewSurplus(o.Grace, o.Clock), retention.NewWitness(o.Registerer)
 	brake := retention.NewBrake(retention.BrakeOptions{
 		Count: o.BrakeCount, Share: o.BrakeShare, Total: o.SPIRE.Count, Namespace: o.Namespace,
 		Surplus: surplus, Clock: o.Clock, Registerer: o.Registerer,
@@ -62,8 +62,8 @@ func NewIdentities(c client.Client, recorder events.EventRecorder, o IdentityOpt
 	return IdentityControllers{
 		Identities: &ServiceIdentityReconciler{
 			Client: c, Cluster: o.Cluster, ClusterDomain: o.ClusterDomain, SPIRE: o.SPIRE, Surplus: surplus, Brake: brake, Witness: witness,
-			Names:      &retention.Surplus{Grace: o.Grace, Clock: o.Clock},
-			Adopting:   &retention.Surplus{Grace: o.Grace, Clock: o.Clock},
+			Names:      &retention.Grace{Time: o.Grace, Clock: o.Clock},
+			Adopting:   &retention.Grace{Time: o.Grace, Clock: o.Clock},
 			Refusals:   &backoff.Refusals{Most: o.RetryInterval, Clock: o.Clock},
 			Census:     NewCensus(o.Registerer, surplus),
 			Events:     recorder,

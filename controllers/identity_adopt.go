@@ -14,7 +14,6 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
-	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 )
 
 // adoption is which entries of somebody else's go, since those of an identity have taken their place.
@@ -22,7 +21,7 @@ type adoption struct {
 	// waits are those that go when the grace time is over, stays those that may not, each with why.
 	waits, stays []string
 	// inTheWay are, in a dry run, the writes that SPIRE would refuse for such an entry that the object does not adopt.
-	inTheWay []spireclient.Result
+	inTheWay []spire.Result
 }
 
 // adopted reports whether the object tells to adopt an entry.
@@ -58,7 +57,7 @@ func (r *ServiceIdentityReconciler) supplant(ctx context.Context, object *meshv1
 	}
 	ids := entryIDs(blocked)
 	done := func(id string) bool { return slices.Contains(ids, id) }
-	o.failed = append(slices.DeleteFunc(o.failed, func(f spireclient.Result) bool { return done(f.ID) }), failures(results)...)
+	o.failed = append(slices.DeleteFunc(o.failed, func(f spire.Result) bool { return done(f.ID) }), failures(results)...)
 	left := spire.Diff(o.want, r.SPIRE.Of(identityOwner(mesh.KeyOf(object))))
 	o.missing = slices.Concat(slices.DeleteFunc(o.missing, func(e spire.Entry) bool { return done(e.ID) }), left.Create, left.Update)
 	return nil
@@ -130,7 +129,7 @@ func (r *ServiceIdentityReconciler) foresee(ctx context.Context, object *meshv1a
 		}
 		for _, other := range theirs {
 			if other.Similar(entry) && !adopted(object, other.ID) {
-				o.adoption.inTheWay = append(o.adoption.inTheWay, spireclient.Result{ID: entry.ID, Conflict: &other})
+				o.adoption.inTheWay = append(o.adoption.inTheWay, spire.Result{ID: entry.ID, Conflict: &other})
 			}
 		}
 	}

@@ -7,13 +7,11 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"k8s.io/apimachinery/pkg/types"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
-	"github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
 )
 
@@ -23,9 +21,9 @@ type outcome struct {
 	// decided is false where nothing is known yet of what SPIRE holds, or of whether the identity is accepted: the rest is
 	// empty then.
 	decided bool
-	want    []spire.Entry   // the identity's own entries, without the aliases of its nodes
-	missing []spire.Entry   // of the wanted entries and aliases, what SPIRE does not hold exactly as rendered
-	failed  []client.Result // the writes that SPIRE refused
+	want    []spire.Entry  // the identity's own entries, without the aliases of its nodes
+	missing []spire.Entry  // of the wanted entries and aliases, what SPIRE does not hold exactly as rendered
+	failed  []spire.Result // the writes that SPIRE refused
 	nodes   []mesh.Node
 	// clusterWide is true where one entry is for all nodes; then nodes and unknown are empty.
 	clusterWide bool
@@ -163,7 +161,7 @@ func (r *ServiceIdentityReconciler) makeBeforeBreak(plan *spire.Plan, want []spi
 // withoutDuplicates takes out of a plan the updates after which an entry would be the same, to SPIRE, as one of somebody
 // else's: SPIRE refuses that of an entry to be created only. It returns a result for each, as SPIRE would. It asks the server
 // where an update changes what an entry is about; where it gets no answer, no such update is left.
-func (r *ServiceIdentityReconciler) withoutDuplicates(ctx context.Context, plan *spire.Plan, held []spire.Held) ([]client.Result, error) {
+func (r *ServiceIdentityReconciler) withoutDuplicates(ctx context.Context, plan *spire.Plan, held []spire.Held) ([]spire.Result, error) {
 	moved := slices.DeleteFunc(slices.Clone(plan.Update), func(entry spire.Entry) bool {
 		return slices.ContainsFunc(held, func(h spire.Held) bool { return h.ID == entry.ID && h.Similar(entry) })
 	})
@@ -176,15 +174,15 @@ func (r *ServiceIdentityReconciler) withoutDuplicates(ctx context.Context, plan 
 			foreign[entry.SPIFFEID], asked = r.SPIRE.Foreign(ctx, entry.SPIFFEID)
 		}
 	}
-	var duplicates []client.Result
+	var duplicates []spire.Result
 	plan.Update = slices.DeleteFunc(slices.Clone(plan.Update), func(entry spire.Entry) bool {
 		if !slices.ContainsFunc(moved, func(m spire.Entry) bool { return m.ID == entry.ID }) {
 			return false
 		}
 		for _, theirs := range foreign[entry.SPIFFEID] {
 			if theirs.Similar(entry) {
-				duplicates = append(duplicates, client.Result{
-					ID: entry.ID, Op: client.OpUpdate, Code: codes.AlreadyExists, Message: "similar entry already exists", Conflict: &theirs,
+				duplicates = append(duplicates, spire.Result{
+					ID: entry.ID, Op: spire.OpUpdate, Code: spire.CodeAlreadyExists, Message: "similar entry already exists", Conflict: &theirs,
 				})
 				return true
 			}
@@ -247,17 +245,17 @@ func (o *outcome) settled() bool {
 }
 
 // deleted are the entries that are gone by these results.
-func deleted(results []client.Result) (ids []string) {
+func deleted(results []spire.Result) (ids []string) {
 	for _, result := range results {
-		if result.Op == client.OpDelete && result.Code == codes.OK {
+		if result.Op == spire.OpDelete && result.OK() {
 			ids = append(ids, result.ID)
 		}
 	}
 	return ids
 }
 
-func failures(results []client.Result) []client.Result {
-	return slices.DeleteFunc(slices.Clone(results), func(result client.Result) bool { return result.Code == codes.OK })
+func failures(results []spire.Result) []spire.Result {
+	return slices.DeleteFunc(slices.Clone(results), spire.Result.OK)
 }
 
 // undecided reports whether it is not known yet if the identity is accepted: then nothing of it is written or removed.

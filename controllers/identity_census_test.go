@@ -7,25 +7,23 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"google.golang.org/grpc/codes"
 	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
-	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/retention"
 )
 
 func TestTheCensusCountsWhatIsTrueOfTheEntriesOfAllIdentities(t *testing.T) {
 	metrics := prometheus.NewPedanticRegistry()
 	ownerNamed := func(name string) spire.Owner { return identityOwner(types.NamespacedName{Namespace: "ns", Name: name}) }
-	surplus := &retention.Surplus{Grace: time.Minute, Clock: clocktesting.NewFakeClock(time.Unix(0, 0))}
+	surplus := retention.NewSurplus(time.Minute, clocktesting.NewFakeClock(time.Unix(0, 0)))
 	census := NewCensus(metrics, surplus)
 	surplus.Due(ownerNamed("a"), []string{"old"})
 	want := []spire.Entry{{ID: "1"}, {ID: "2"}, {ID: "3"}}
-	census.count(ownerNamed("a"), outcome{decided: true, want: want, nodes: make([]mesh.Node, 3), missing: want[1:], failed: []spireclient.Result{
-		{ID: "2", Code: codes.AlreadyExists, Conflict: &spire.Held{}}, {ID: "3", Code: codes.Internal},
+	census.count(ownerNamed("a"), outcome{decided: true, want: want, nodes: make([]mesh.Node, 3), missing: want[1:], failed: []spire.Result{
+		{ID: "2", Code: spire.CodeAlreadyExists, Conflict: &spire.Held{}}, {ID: "3", Code: "Internal"},
 	}})
 	census.count(ownerNamed("b"), outcome{decided: true, want: want, nodes: make([]mesh.Node, 3)})
 	census.count(ownerNamed("b"), outcome{}) // nothing is known of it just now: what was known holds

@@ -149,6 +149,6 @@ func (r *rig) secondCluster(name string) (*registry.Registry, *controllers.Servi
 	Eventually(func() bool { return entries.State().Synced }).Should(BeTrue())
 	operator := *r.identities
 	operator.Cluster, operator.SPIRE, operator.Witness = id, entries, retention.NewWitness(nil)
-	operator.Surplus = &retention.Surplus{Grace: grace, Clock: r.clock}
+	operator.Surplus = retention.NewSurplus(grace, r.clock)
 	return entries, &operator
 }

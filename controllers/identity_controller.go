@@ -50,9 +50,9 @@ type ServiceIdentityReconciler struct {
 	// Surplus keeps entries for a grace time after the last pod has left their node.
 	Surplus *retention.Surplus
 	// Names keeps the names of Services for a grace time after the last pod that these select has gone.
-	Names *retention.Surplus
+	Names *retention.Grace
 	// Adopting keeps the entries of somebody else's that an object adopts for the grace time, from when its own are there.
-	Adopting *retention.Surplus
+	Adopting *retention.Grace
 	// Refusals keep writes that SPIRE refused from being tried again with every event.
 	Refusals *backoff.Refusals
 	// Brake stops deletions when there are too many at a time.

@@ -92,7 +92,7 @@ var _ = Describe("a fault is named in the status within 5 s, and what it kept fr
 		var stopped atomic.Bool
 		var stoppedAt time.Time
 		startManager(apiServer.Config, server, func(f *faulty) {
-			f.apply = func(ctx context.Context, plan spire.Plan) ([]spireclient.Result, error) {
+			f.apply = func(ctx context.Context, plan spire.Plan) ([]spire.Result, error) {
 				if len(plan.Create) < 3 || !ofIdentities(plan) || !stopped.CompareAndSwap(false, true) {
 					return f.Client.Apply(ctx, plan)
 				}
@@ -120,7 +120,7 @@ var _ = Describe("a fault is named in the status within 5 s, and what it kept fr
 		var exhausted atomic.Bool
 		exhausted.Store(true)
 		startManager(apiServer.Config, server, func(f *faulty) {
-			f.apply = func(ctx context.Context, plan spire.Plan) ([]spireclient.Result, error) {
+			f.apply = func(ctx context.Context, plan spire.Plan) ([]spire.Result, error) {
 				if exhausted.Load() && ofIdentities(plan) {
 					return nil, fmt.Errorf("create %d entries: %w", len(plan.Create), status.Error(codes.ResourceExhausted, "rate limit exceeded"))
 				}
@@ -203,7 +203,7 @@ var _ = Describe("a fault is named in the status within 5 s, and what it kept fr
 	It("the leader is lost in the middle of a pass, and the next one goes on where it stopped", func() {
 		begun := make(chan struct{}, 1)
 		first := tryManager(apiServer.Config, server, func(f *faulty) {
-			f.apply = func(ctx context.Context, plan spire.Plan) ([]spireclient.Result, error) {
+			f.apply = func(ctx context.Context, plan spire.Plan) ([]spire.Result, error) {
 				if len(plan.Create) < 2 || !ofIdentities(plan) {
 					return f.Client.Apply(ctx, plan)
 				}

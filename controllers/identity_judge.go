@@ -12,7 +12,6 @@ import (
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
-	spireclient "github.com/jia-app/paymesh/internal/spire/client"
 )
 
 // setAccepted says whether the model took the identity up, and if not, why.
@@ -170,7 +169,7 @@ func setDeleting(object *meshv1alpha1.ServiceIdentity, o outcome) {
 }
 
 // refusal words the writes that SPIRE refused. An entry of somebody else's in the way comes first: the user can act on it.
-func refusal(failed []spireclient.Result) (reason, message string) {
+func refusal(failed []spire.Result) (reason, message string) {
 	for _, result := range failed {
 		if other := result.Conflict; other != nil {
 			return meshv1alpha1.ReasonConflict, fmt.Sprintf(

@@ -5,13 +5,11 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/grpc/codes"
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/spire"
-	"github.com/jia-app/paymesh/internal/spire/client"
 	"github.com/jia-app/paymesh/internal/spire/registry"
 )
 
@@ -19,7 +17,7 @@ func TestRegisteredSaysWhatStandsInTheWay(t *testing.T) {
 	synced := registry.State{Synced: true}
 	node := mesh.Node{Name: "node-1"}
 	missing := []spire.Entry{{ID: "pm1.main.a.b.1"}}
-	rejected := []client.Result{{ID: "pm1.main.a.b.1", Code: codes.InvalidArgument, Message: "invalid DNS name"}}
+	rejected := []spire.Result{{ID: "pm1.main.a.b.1", Code: "InvalidArgument", Message: "invalid DNS name"}}
 	for name, test := range map[string]struct {
 		outcome           outcome
 		notAccepted       bool
@@ -64,11 +62,11 @@ func TestRegisteredSaysWhatStandsInTheWay(t *testing.T) {
 }
 
 func TestARefusalNamesTheForeignEntryBeforeAnythingElse(t *testing.T) {
-	rejected := client.Result{ID: "pm1.main.a.b.1", Code: codes.InvalidArgument, Message: "invalid DNS name"}
-	conflict := client.Result{ID: "pm1.main.a.b.2", Code: codes.AlreadyExists, Conflict: &spire.Held{Entry: spire.Entry{
+	rejected := spire.Result{ID: "pm1.main.a.b.1", Code: "InvalidArgument", Message: "invalid DNS name"}
+	conflict := spire.Result{ID: "pm1.main.a.b.2", Code: spire.CodeAlreadyExists, Conflict: &spire.Held{Entry: spire.Entry{
 		ID: "somebody-elses", SPIFFEID: "spiffe://jia.app/x", ParentID: "spiffe://jia.app/node", Selectors: []string{"k8s:ns:a", "k8s:sa:b"},
 	}}}
-	reason, message := refusal([]client.Result{rejected, conflict})
+	reason, message := refusal([]spire.Result{rejected, conflict})
 	if reason != meshv1alpha1.ReasonConflict || !strings.Contains(message, "somebody-elses") || !strings.Contains(message, "k8s:ns:a k8s:sa:b") {
 		t.Errorf("%s: %s", reason, message)
 	}
@@ -81,11 +79,11 @@ func TestARefusalNamesTheForeignEntryBeforeAnythingElse(t *testing.T) {
 		"an alias, which no object can name": {ID: "somebody-elses", ParentID: "spiffe://jia.app/spire/server"},
 	} {
 		conflict.Conflict = &spire.Held{Entry: other}
-		if _, message := refusal([]client.Result{conflict}); strings.Contains(message, "adopt") || !strings.Contains(message, "spire-server entry delete -entryID "+other.ID) {
+		if _, message := refusal([]spire.Result{conflict}); strings.Contains(message, "adopt") || !strings.Contains(message, "spire-server entry delete -entryID "+other.ID) {
 			t.Errorf("%s: adopting it never works: %s", name, message)
 		}
 	}
-	reason, message = refusal([]client.Result{rejected})
+	reason, message = refusal([]spire.Result{rejected})
 	if reason != meshv1alpha1.ReasonRejected || !strings.Contains(message, "invalid DNS name") || !strings.Contains(message, rejected.ID) {
 		t.Errorf("%s: %s", reason, message)
 	}

@@ -29,7 +29,7 @@ const shortGrace = 2 * time.Second
 // faulty is a client of a SPIRE server, and what comes between at its writes.
 type faulty struct {
 	*spireclient.Client
-	apply func(ctx context.Context, plan spire.Plan) ([]spireclient.Result, error)
+	apply func(ctx context.Context, plan spire.Plan) ([]spire.Result, error)
 	list  func(ctx context.Context, q spireclient.Query) (spireclient.Page, error)
 }
 
@@ -40,7 +40,7 @@ func (f *faulty) List(ctx context.Context, q spireclient.Query) (spireclient.Pag
 	return f.list(ctx, q)
 }
 
-func (f *faulty) Apply(ctx context.Context, plan spire.Plan) ([]spireclient.Result, error) {
+func (f *faulty) Apply(ctx context.Context, plan spire.Plan) ([]spire.Result, error) {
 	if f.apply == nil {
 		return f.Client.Apply(ctx, plan)
 	}

@@ -55,7 +55,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 		lost := *metadataOf("Node")
 		lost.UID = owner.NodeUID
 		nodes.Items = append(nodes.Items, lost)
-		after = r.Surplus.Grace + time.Second // then it is looked whether anything hangs on it still
+		after = r.Surplus.Time + time.Second // then it is looked whether anything hangs on it still
 	case len(held) == 0:
 		r.Witness.Left(owner)
 	case r.SPIRE.HasChildren(held[0].SPIFFEID):
@@ -65,7 +65,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 		if !r.Witness.Knows(owner) {
 			r.Witness.Orphaned(owner, len(held))
 		}
-		return ctrl.Result{RequeueAfter: r.Surplus.Grace + time.Second}, nil
+		return ctrl.Result{RequeueAfter: r.Surplus.Time + time.Second}, nil
 	}
 	if len(nodes.Items) == 0 && len(held) > 0 {
 		if left, err := r.attested(ctx, held[0].Hint); err != nil || left > 0 {

@@ -79,7 +79,7 @@ var _ = Describe("an identity for the whole cluster", func() {
 	})
 
 	It("makes before it breaks without a grace time, too, in both directions", func() {
-		r.identities.Surplus = &retention.Surplus{Clock: r.clock}
+		r.identities.Surplus = retention.NewSurplus(0, r.clock)
 		ns, on := namespace(""), node()
 		object := identity(ns, "pay")
 		key := mesh.KeyOf(object)
@@ -104,7 +104,7 @@ var _ = Describe("an identity for the whole cluster", func() {
 	})
 
 	It("keeps the entries of the nodes as long as that for the cluster cannot be made", func() {
-		r.identities.Surplus = &retention.Surplus{Clock: r.clock}
+		r.identities.Surplus = retention.NewSurplus(0, r.clock)
 		ns, on := namespace(""), node()
 		object := identity(ns, "pay")
 		key := mesh.KeyOf(object)

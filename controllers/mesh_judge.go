@@ -198,7 +198,7 @@ func (j judge) proxies() (rejected, missing, behind []string) {
 			missing = append(missing, name)
 		case proxy.NACK != nil:
 			rejected = append(rejected, fmt.Sprintf("the proxy of pod %s rejects %s of type %s, keeps what it has of them, and says: %s",
-				name, names(proxy.NACK.Resources), proxy.NACK.TypeURL[strings.LastIndex(proxy.NACK.TypeURL, ".")+1:], proxy.NACK.Message))
+				name, names(proxy.NACK.Resources), proxy.NACK.TypeName(), proxy.NACK.Message))
 		case !proxy.Synced:
 			behind = append(behind, name)
 		}

@@ -25,7 +25,7 @@ import (
 )
 
 // meshRig is what the reconcilers of MeshService, MeshGateway and their proxies need: a cache of the API server, and an xDS
-// server that is given config. No proxy connects here: those are the subject of test/integration/mesh.
+// server that is given config. No proxy connects here: those are the subject of test/integration/xds.
 type meshRig struct {
 	rig
 	ns        *corev1.Namespace

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"google.golang.org/grpc/codes"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -138,7 +137,7 @@ func (k *keeper) keep(ctx context.Context) error {
 	var refused []string
 	for _, result := range results {
 		switch {
-		case result.Code == codes.OK:
+		case result.OK():
 			k.log.Info("wrote an entry", "entry", result.ID, "operation", result.Op)
 		case result.Conflict != nil:
 			refused = append(refused, fmt.Sprintf("%s: the entry %s of somebody else's has the same parent, SPIFFE ID and selectors: delete that one", result.ID, result.Conflict.ID))

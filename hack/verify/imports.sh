@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Checks the import directions from what the compiler links, so that no detour over a third package hides one.
-#   cmd -> controllers -> {spire/client, spire/registry} -> spire -> mesh -> {api, descriptor}
+#   cmd -> controllers -> {spire/client, spire/registry, spire/retention, spire/backoff, xds/server, owned} -> {spire, xds, workload} ->
+#   mesh -> {api, descriptor}
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 module=github.com/jia-app/paymesh
@@ -31,7 +32,7 @@ check ./internal/xds "$model|$xds" "$pure" "internal/xds is pure: a model goes i
 check ./internal/xds/server "$model|$xds|$server" "sigs.k8s.io/controller-runtime|k8s.io/client-go" "internal/xds/server speaks to proxies alone"
 check ./internal/workload "$model|internal/workload|payment/config" "$pure" "internal/workload is pure: a model goes in, objects come out"
 check ./internal/spire/retention "$model|$spire|$retention" "$pure" "internal/spire/retention decides what may be deleted, and deletes nothing"
-check ./internal/spire/backoff "$model|$spire|$client|$svid|$backoff" "sigs.k8s.io/controller-runtime|k8s.io/client-go" "internal/spire/backoff decides what may be sent, and sends nothing"
+check ./internal/spire/backoff "$model|$spire|$backoff" "$pure" "internal/spire/backoff decides what may be sent, and sends nothing"
 check ./internal/owned "$model|internal/workload|payment/config|$owned" "google.golang.org/grpc" "internal/owned speaks to the API server alone"
 check ./payment/interceptor "payment/(config|policy|interceptor)" "modernc.org/sqlite" "who serves calls needs no store"
 check ./payment/services "payment/(config|policy|interceptor|mtls|breaker|discovery|pool|services|contactv1|familyv1|documentv1)" "modernc.org/sqlite" "who calls others needs no store"

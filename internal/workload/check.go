@@ -89,7 +89,7 @@ func (c *configCheck) report(p config.Problem) {
 	case p.Variable != "":
 		c.add("spec.workload.env[name="+p.Variable+"].value", "for "+p.Key+" of config.yaml "+p.Text)
 	default:
-		c.add(configField+"."+p.Key, p.Text+c.advice(p.Key, p.Text))
+		c.add(configField+"."+p.Key, p.Text+c.advice(p))
 	}
 }
 
@@ -137,14 +137,14 @@ func (c *configCheck) hidden(key string) bool {
 var references = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
 // advice is what to write instead, where the key alone does not tell.
-func (c *configCheck) advice(key, message string) string {
-	service, isService := strings.CutPrefix(strings.TrimSuffix(key, ".address"), "external_services.")
+func (c *configCheck) advice(p config.Problem) string {
+	service, isService := strings.CutPrefix(strings.TrimSuffix(p.Key, ".address"), "external_services.")
 	switch {
-	case strings.HasPrefix(message, "the variable ") && strings.HasSuffix(message, " is not set"):
+	case p.Unset != "":
 		return ": set it in spec.workload.env"
-	case isService && strings.HasSuffix(key, ".address"):
+	case isService && strings.HasSuffix(p.Key, ".address"):
 		return fmt.Sprintf("; add spec.dependsOn with the name %s, or set this key", strings.ReplaceAll(service, "_", "-"))
-	case key == storePath:
+	case p.Key == storePath:
 		return "; add spec.workload.persistence"
 	}
 	return ""

@@ -79,7 +79,7 @@ func (p *problems) gateway(g APIGateway) {
 func (p *problems) mesh(c Config) {
 	mesh := c.ServiceMesh
 	p.discovery(c)
-	if !c.MTLS.Enabled && !onLoopback(c.GRPC.Address) {
+	if !c.MTLS.Enabled && !OnLoopback(c.GRPC.Address) {
 		p.add("grpc.address", "is %q: without mtls.enabled want a loopback address, like 127.0.0.1:8081, since whoever can connect is believed", c.GRPC.Address)
 	}
 	if !mesh.Enabled {
@@ -172,13 +172,14 @@ func (p *problems) service(c Config, key string, service ExternalService) {
 	if service.SPIFFEID != "" || c.MTLS.Enabled {
 		p.id(key+".spiffe_id", service.SPIFFEID)
 	}
-	if c.ServiceMesh.TrustXFCC && !c.MTLS.Enabled && !onLoopback(service.Address) {
+	if c.ServiceMesh.TrustXFCC && !c.MTLS.Enabled && !OnLoopback(service.Address) {
 		p.add(key+".address", "is %q: behind a sidecar want the sidecar's address for it on loopback, like 127.0.0.1:50051, since the process itself speaks plaintext", service.Address)
 	}
 }
 
-// onLoopback takes no names: what "localhost" is, a file decides.
-func onLoopback(address string) bool {
+// OnLoopback reports whether an address (host:port) is one of this machine alone. It takes no names: what "localhost" is, a
+// file decides.
+func OnLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return false

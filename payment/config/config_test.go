@@ -157,6 +157,7 @@ func TestWhatIsWrongIsAValueWithItsKeyForWhoeverShowsItElsewhere(t *testing.T) {
 			file: jwt, env: map[string]string{"GRPC_SHUTDOWN_TIMEOUT_SECONDS": "long"},
 			want: []Problem{{Key: "grpc.shutdown_timeout_seconds", Variable: "GRPC_SHUTDOWN_TIMEOUT_SECONDS", Text: "want a whole number", where: "the variable GRPC_SHUTDOWN_TIMEOUT_SECONDS, for grpc.shutdown_timeout_seconds of config.yaml"}},
 		},
+		"a reference to nothing": {file: "store: {path: '${PLACE}'}", want: []Problem{{Key: "store.path", Unset: "PLACE", Text: "the variable PLACE is not set", where: "config.yaml:1: store.path"}}},
 		"what is missing":        {file: jwt + "store: {path: /p}", want: []Problem{{Key: "external_services.contact_service.address", Text: `is "": want host:port, or :port for all addresses`, where: "config.yaml: external_services.contact_service.address"}}},
 		"the file":               {file: "5", want: []Problem{{Text: "want keys with values below it, not a number", where: "config.yaml:1: the file"}}},
 		"the file's other parts": {file: "grpc: {}\n---\n{}", want: []Problem{{Text: "has more than one document", where: "config.yaml"}}},

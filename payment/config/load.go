@@ -73,8 +73,11 @@ type decoder struct {
 }
 
 func (d *decoder) fail(line int, key, format string, args ...any) {
-	d.problems = append(d.problems, Problem{Key: key, Text: fmt.Sprintf(format, args...), where: fmt.Sprintf("%s:%d: %s", d.file, line, key)})
+	d.problems = append(d.problems, Problem{Key: key, Text: fmt.Sprintf(format, args...), where: d.at(line, key)})
 }
+
+// at is a place in the file, for a log.
+func (d *decoder) at(line int, key string) string { return fmt.Sprintf("%s:%d: %s", d.file, line, key) }
 
 // failWhole is for what is wrong with the file as a whole.
 func (d *decoder) failWhole(where, text string) {
@@ -226,7 +229,7 @@ func (d *decoder) expand(node *yaml.Node, key string, secret bool) (text string,
 		name := found[2 : len(found)-1]
 		value, set := d.env(name)
 		if !set {
-			d.fail(node.Line, key, "the variable %s is not set", name)
+			d.problems = append(d.problems, Problem{Key: key, Unset: name, Text: "the variable " + name + " is not set", where: d.at(node.Line, key)})
 		}
 		return value
 	})

@@ -11,6 +11,8 @@ type Problem struct {
 	Key string
 	// Variable is the environment variable whose value is wrong; empty, it is the file's.
 	Variable string
+	// Unset is the environment variable that the value refers to as ${NAME}, and that is not set; empty where it is another problem.
+	Unset string
 	// Text is what is wrong with the value, and what is wanted. It shows no secret.
 	Text string
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -32,6 +33,13 @@ const (
 	// Nothing asks nothing.
 	Nothing
 )
+
+// HealthMethods are the methods of gRPC's health service, each with the same proof.
+func HealthMethods(proof Proof) map[string]Proof {
+	return map[string]Proof{
+		healthv1.Health_Check_FullMethodName: proof, healthv1.Health_Watch_FullMethodName: proof, healthv1.Health_List_FullMethodName: proof,
+	}
+}
 
 // Rules decide which workload may call which method.
 type Rules interface {

@@ -1,15 +1,11 @@
 package people
 
 import (
-	"context"
 	"fmt"
 	"net"
-	"net/netip"
-	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/jia-app/paymesh/payment/config"
 	"github.com/jia-app/paymesh/payment/discovery"
@@ -28,22 +24,18 @@ func (o Options) check() error {
 		if !o.TrustXFCC || address == "" {
 			continue
 		}
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
+		if _, _, err := net.SplitHostPort(address); err != nil {
 			return fmt.Errorf("%s is %q: want host:port", flag, address)
 		}
-		if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		if !config.OnLoopback(address) {
 			return fmt.Errorf("%s is %q: behind a sidecar want an address on loopback, like 127.0.0.1:50051, since the process speaks plaintext", flag, address)
 		}
 	}
 	return nil
 }
 
-// connect makes the connection to the family service, if there is one, and begins to trace calls.
-func (s *Server) connect(ctx context.Context) (err error) {
-	if err := s.process.Trace(ctx, strings.ReplaceAll(s.options.Service, ",", "-")+"-service"); err != nil {
-		return err
-	}
+// connect makes the connection to the family service, if there is one.
+func (s *Server) connect() (err error) {
 	family := config.ExternalService{Name: "family-service", Address: s.options.FamilyAddress, TimeoutSeconds: familyTimeoutSeconds}
 	s.services, err = services.New(services.Options{
 		Services: config.ExternalServices{FamilyService: family}, Discovery: config.Discovery{Scheme: discovery.XDS},
@@ -64,10 +56,7 @@ func (s *Server) newAuth() (*interceptor.Auth, error) {
 	}
 	auth := &interceptor.Auth{
 		Service: s.options.Service, TrustXFCC: s.options.TrustXFCC, Denied: denied, Log: s.options.Log,
-		Methods: map[string]interceptor.Proof{
-			healthv1.Health_Check_FullMethodName: interceptor.Nothing, healthv1.Health_Watch_FullMethodName: interceptor.Nothing,
-			healthv1.Health_List_FullMethodName: interceptor.Nothing,
-		},
+		Methods: interceptor.HealthMethods(interceptor.Nothing),
 	}
 	if s.options.TrustXFCC {
 		auth.Rules = whoeverTheSidecarLetIn{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -47,16 +48,19 @@ type Server struct {
 
 // New wires the service and binds its addresses; Run serves.
 func New(ctx context.Context, o Options) (_ *Server, err error) {
-	s := &Server{options: o, process: process.New(o.Log, stopTimeout)}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	s := &Server{options: o}
+	if s.process, err = process.New(ctx, strings.ReplaceAll(o.Service, ",", "-")+"-service", stopTimeout, o.Log); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.process.Close())
 		}
 	}()
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	if err := s.connect(ctx); err != nil {
+	if err := s.connect(); err != nil {
 		return nil, err
 	}
 	if err := s.wire(); err != nil {
@@ -79,19 +83,16 @@ func (s *Server) wire() error {
 		return err
 	}
 	// Plaintext on loopback: who may call is decided by the sidecar, which alone can connect.
-	if err := s.process.NewGRPC(auth, validator, grpc.MaxRecvMsgSize(maxRequest)); err != nil {
-		return err
-	}
-	for _, one := range chosen {
-		one.register(s.process.GRPC)
-	}
-	for name, info := range s.process.GRPC.GetServiceInfo() {
-		for _, method := range info.Methods {
-			auth.Methods["/"+name+"/"+method.Name] = interceptor.Workload
+	return s.process.NewGRPC(auth, validator, func(server *grpc.Server) {
+		for _, one := range chosen {
+			one.register(server)
 		}
-	}
-	s.process.AddHealth()
-	return nil
+		for name, info := range server.GetServiceInfo() {
+			for _, method := range info.Methods {
+				auth.Methods["/"+name+"/"+method.Name] = interceptor.Workload
+			}
+		}
+	}, grpc.MaxRecvMsgSize(maxRequest))
 }
 
 func (s *Server) listen(ctx context.Context) (err error) {

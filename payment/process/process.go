@@ -50,7 +50,7 @@ type Process struct {
 	GRPC *grpc.Server
 	// Health is what gRPC's health service answers.
 	Health *health.Server
-	// Tracer traces calls, once Trace began to.
+	// Tracer traces calls.
 	Tracer *tracing.Tracer
 
 	log          *slog.Logger
@@ -61,30 +61,27 @@ type Process struct {
 	closers      []func() error     // in the order of opening
 }
 
-// New makes a process that serves nothing yet. When it is told to stop, calls under way may take stopTimeout to end.
-func New(log *slog.Logger, stopTimeout time.Duration) *Process {
-	p := &Process{Registry: prometheus.NewRegistry(), Health: health.NewServer(), log: log, stopTimeout: stopTimeout}
-	p.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return p
-}
-
-// Trace begins to trace the calls of a service.
-func (p *Process) Trace(ctx context.Context, service string) (err error) {
-	if p.Tracer, err = tracing.Start(ctx, service, os.LookupEnv); err != nil {
-		return err
+// New makes a process that serves nothing yet, and whose traces have the name of a service. When it is told to stop, calls
+// under way may take stopTimeout to end.
+func New(ctx context.Context, service string, stopTimeout time.Duration, log *slog.Logger) (*Process, error) {
+	tracer, err := tracing.Start(ctx, service, os.LookupEnv)
+	if err != nil {
+		return nil, err
 	}
+	p := &Process{Registry: prometheus.NewRegistry(), Health: health.NewServer(), Tracer: tracer, log: log, stopTimeout: stopTimeout}
+	p.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p.OnClose(func() error {
-		if err := p.Tracer.Stop(); err != nil { // a collector that is away is no error: nobody needs it to be served
-			p.log.Warn("traces are lost", "error", err.Error())
+		if err := tracer.Stop(); err != nil { // a collector that is away is no error: nobody needs it to be served
+			log.Warn("traces are lost", "error", err.Error())
 		}
 		return nil
 	})
-	return nil
+	return p, nil
 }
 
-// NewGRPC makes the server, after Trace: each call is traced, counted, authenticated, logged and validated. Whoever wants it
-// registers its services, and then AddHealth.
-func (p *Process) NewGRPC(auth *interceptor.Auth, validator protovalidate.Validator, options ...grpc.ServerOption) error {
+// NewGRPC makes the server, with the services that register registers: each call is traced, counted, authenticated, logged and
+// validated. gRPC's health service is there, too, and says of those that they serve.
+func (p *Process) NewGRPC(auth *interceptor.Auth, validator protovalidate.Validator, register func(*grpc.Server), options ...grpc.ServerOption) error {
 	calls, err := interceptor.NewCalls("server", p.Registry)
 	if err != nil {
 		return fmt.Errorf("register the metrics of calls: %w", err)
@@ -94,15 +91,12 @@ func (p *Process) NewGRPC(auth *interceptor.Auth, validator protovalidate.Valida
 	p.GRPC = grpc.NewServer(append(options, p.Tracer.Server(),
 		grpc.ChainUnaryInterceptor(calls.Server, interceptor.Recover(p.log), auth.Unary, interceptor.Log(p.log), interceptor.Validate(validator)),
 		grpc.ChainStreamInterceptor(calls.ServerStream, interceptor.EndStreams(ending), interceptor.RecoverStream(p.log), auth.Stream, interceptor.LogStream(p.log), interceptor.ValidateStream(validator)))...)
-	return nil
-}
-
-// AddHealth adds gRPC's health service, which says of the services before it that they serve.
-func (p *Process) AddHealth() {
+	register(p.GRPC)
 	for name := range p.GRPC.GetServiceInfo() {
 		p.Health.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING)
 	}
 	healthv1.RegisterHealthServer(p.GRPC, p.Health)
+	return nil
 }
 
 // Listen binds a TCP address.

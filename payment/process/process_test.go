@@ -25,13 +25,20 @@ import (
 
 const patience = 20 * time.Second
 
+// bare is a process that serves nothing.
+func bare(t *testing.T, log *slog.Logger) *Process {
+	t.Helper()
+	p, err := New(t.Context(), "test", patience, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // newProcess has gRPC's health service alone, and pages; its address is that of gRPC.
 func newProcess(t *testing.T, log *logtest.Log) (p *Process, serve func(context.Context) error, address string) {
 	t.Helper()
-	p = New(log.Logger(), patience)
-	if err := p.Trace(t.Context(), "test"); err != nil {
-		t.Fatal(err)
-	}
+	p = bare(t, log.Logger())
 	validator, err := protovalidate.New()
 	if err != nil {
 		t.Fatal(err)
@@ -39,10 +46,9 @@ func newProcess(t *testing.T, log *logtest.Log) (p *Process, serve func(context.
 	auth := &interceptor.Auth{Log: log.Logger(), Methods: map[string]interceptor.Proof{
 		healthv1.Health_Check_FullMethodName: interceptor.Nothing, healthv1.Health_Watch_FullMethodName: interceptor.Nothing,
 	}}
-	if err := p.NewGRPC(auth, validator); err != nil {
+	if err := p.NewGRPC(auth, validator, func(*grpc.Server) {}); err != nil {
 		t.Fatal(err)
 	}
-	p.AddHealth()
 	listener, err := p.Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +101,7 @@ func TestAServerThatFailsEndsTheProcessAndNothingStaysOpen(t *testing.T) {
 	if err := p.Run(t.Context(), func(context.Context) error { return fault }); !errors.Is(err, fault) || !errors.Is(err, other) {
 		t.Errorf("it ends with %v", err)
 	}
-	again := New(slog.New(slog.DiscardHandler), patience)
+	again := bare(t, slog.New(slog.DiscardHandler))
 	for _, address := range []string{address, p.HTTPAddress()} {
 		if _, err := again.Listen(t.Context(), address); err != nil {
 			t.Error(err)
@@ -107,7 +113,7 @@ func TestAServerThatFailsEndsTheProcessAndNothingStaysOpen(t *testing.T) {
 }
 
 func TestHealthSaysWhyAProcessIsNotToBeSentCalls(t *testing.T) {
-	p := New(slog.New(slog.DiscardHandler), patience)
+	p := bare(t, slog.New(slog.DiscardHandler))
 	var state string
 	var reason error
 	pages := p.Pages(func(context.Context) (string, error) { return state, reason }, http.NotFoundHandler())

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 
@@ -37,11 +36,6 @@ func (s *Server) newAuth() (*interceptor.Auth, error) {
 }
 
 func (s *Server) methods() map[string]interceptor.Proof {
-	methods := map[string]interceptor.Proof{
-		paymentv1.PaymentService_CreatePayment_FullMethodName: interceptor.WorkloadAndUser,
-		paymentv1.PaymentService_GetPayment_FullMethodName:    interceptor.WorkloadAndUser,
-		paymentv1.PaymentService_ListPayments_FullMethodName:  interceptor.WorkloadAndUser,
-	}
 	// Behind a sidecar, which has judged the call, health is open: it says nothing but whether the process serves. A process
 	// that is its own endpoint asks for a rule, as a sidecar does, so that a policy means the same with either; the kubelet
 	// asks /health. It is about nobody's payments: no user.
@@ -49,8 +43,10 @@ func (s *Server) methods() map[string]interceptor.Proof {
 	if s.identity != nil {
 		health = interceptor.Workload
 	}
-	methods[healthv1.Health_Check_FullMethodName], methods[healthv1.Health_Watch_FullMethodName] = health, health
-	methods[healthv1.Health_List_FullMethodName] = health
+	methods := interceptor.HealthMethods(health)
+	methods[paymentv1.PaymentService_CreatePayment_FullMethodName] = interceptor.WorkloadAndUser
+	methods[paymentv1.PaymentService_GetPayment_FullMethodName] = interceptor.WorkloadAndUser
+	methods[paymentv1.PaymentService_ListPayments_FullMethodName] = interceptor.WorkloadAndUser
 	// Reflection shows the API: whoever may see it has the same proofs as whoever may use it.
 	if s.config.GRPC.EnableReflection {
 		methods[reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName] = interceptor.WorkloadAndUser

@@ -8,11 +8,8 @@ import (
 	"github.com/jia-app/paymesh/payment/services"
 )
 
-// connect makes the connections to the other services, with the process's own identity, and begins to trace calls.
-func (s *Server) connect(ctx context.Context) (err error) {
-	if err := s.process.Trace(ctx, "payment-service"); err != nil {
-		return err
-	}
+// connect makes the connections to the other services, with the process's own identity.
+func (s *Server) connect() (err error) {
 	options := services.Options{
 		Services: s.config.ExternalServices, Discovery: s.config.ServiceMesh.Discovery, CircuitBreaker: s.config.CircuitBreaker,
 		Registerer: s.process.Registry, Log: s.log, Dial: []grpc.DialOption{s.process.Tracer.Client()},

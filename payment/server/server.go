@@ -65,7 +65,10 @@ type Server struct {
 // New wires the service, opens its store and binds its addresses; Run serves. While the Workload API has no certificate yet,
 // or the process before this one has the store, Run waits for them, and binds the address of the payment API then.
 func New(ctx context.Context, c config.Config, log *slog.Logger) (_ *Server, err error) {
-	s := &Server{config: c, log: log, process: process.New(log, c.GRPC.ShutdownTimeout()), payments: &payments{now: time.Now, log: log}, opened: make(chan struct{})}
+	s := &Server{config: c, log: log, payments: &payments{now: time.Now, log: log}, opened: make(chan struct{})}
+	if s.process, err = process.New(ctx, "payment-service", c.GRPC.ShutdownTimeout(), log); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.process.Close())
@@ -77,7 +80,7 @@ func New(ctx context.Context, c config.Config, log *slog.Logger) (_ *Server, err
 	if err := s.openStore(ctx, 0); err != nil && !errors.Is(err, store.ErrInUse) {
 		return nil, err
 	}
-	if err := s.connect(ctx); err != nil {
+	if err := s.connect(); err != nil {
 		return nil, err
 	}
 	if err := s.wire(); err != nil {
@@ -148,12 +151,11 @@ func (s *Server) wire() error {
 	if err != nil {
 		return fmt.Errorf("compile the rules of the protos: %w", err)
 	}
-	if err := s.process.NewGRPC(auth, validator, append(transport(maxConnectionAge), grpc.Creds(creds))...); err != nil {
+	s.payments.contacts = contacts
+	register := func(server *grpc.Server) { paymentv1.RegisterPaymentServiceServer(server, s.payments) }
+	if err := s.process.NewGRPC(auth, validator, register, append(transport(maxConnectionAge), grpc.Creds(creds))...); err != nil {
 		return err
 	}
-	s.payments.contacts = contacts
-	paymentv1.RegisterPaymentServiceServer(s.process.GRPC, s.payments)
-	s.process.AddHealth()
 	if s.config.GRPC.EnableReflection {
 		reflection.Register(s.process.GRPC)
 	}
@@ -188,7 +190,7 @@ func (s *Server) Services() *services.Manager { return s.services }
 func (s *Server) HTTPAddress() string { return s.process.HTTPAddress() }
 
 // Run serves until ctx ends or a server fails. Then calls under way may end, for as long as the configuration says; the
-// identity and the store are closed last.
+// identity and the store are closed after all calls.
 func (s *Server) Run(ctx context.Context) error {
 	beside := []func(context.Context){s.sweep, s.watchServices}
 	if s.policy != nil {

@@ -2,11 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"encoding/base64"
-	"encoding/json"
 	"io"
 	"log/slog"
 	"net"
@@ -35,6 +30,7 @@ import (
 	"github.com/jia-app/paymesh/payment/contacttest"
 	"github.com/jia-app/paymesh/payment/logtest"
 	"github.com/jia-app/paymesh/payment/paymentv1"
+	"github.com/jia-app/paymesh/test/tokens"
 )
 
 // answers know user_1, and hold calls about user_slow until they are told.
@@ -60,38 +56,23 @@ type running struct {
 	people *contacttest.Service
 	hold   chan struct{} // of calls about user_slow
 	log    *logtest.Log
-	key    *ecdsa.PrivateKey
+	issuer *tokens.Issuer
 	stop   func() error
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }
 
 // start runs a service behind a sidecar, which the test plays, with a contact service on loopback.
 func start(t *testing.T, change func(*config.Config), contactCreds credentials.TransportCredentials) *running {
 	t.Helper()
-	l := &running{t: t, hold: make(chan struct{}), log: &logtest.Log{}, key: newKey(t)}
+	l := &running{t: t, hold: make(chan struct{}), log: &logtest.Log{}, issuer: tokens.NewIssuer(t, "https://issuer", "payments")}
 	l.people = contacttest.Start(t, contacttest.Options{Answer: answers(l.hold), Server: []grpc.ServerOption{grpc.Creds(contactCreds)}})
 	dir := t.TempDir()
-	point, err := l.key.PublicKey.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	encode := base64.RawURLEncoding.EncodeToString
-	keys, _ := json.Marshal(map[string]any{"keys": []any{map[string]any{"kty": "EC", "crv": "P-256", "kid": "k", "use": "sig", "x": encode(point[1:33]), "y": encode(point[33:])}}})
 	c := config.Default()
 	c.GRPC.Address, c.HTTP.Address = "127.0.0.1:0", "127.0.0.1:0"
 	c.ServiceMesh.Enabled, c.ServiceMesh.TrustXFCC, c.ServiceMesh.SPIFFEID = true, true, "spiffe://jia.app/payment-service"
 	c.ExternalServices.ContactService.Address = l.people.Address
 	c.Store.Path = filepath.Join(dir, "payments.db")
 	c.Auth.AllowedSPIFFEIDs = []string{"spiffe://jia.app/api-gateway"}
-	c.Auth.JWT.Issuer, c.Auth.JWT.Audience, c.Auth.JWT.JWKSFile = "https://issuer", "payments", write(t, filepath.Join(dir, "jwks.json"), keys)
+	c.Auth.JWT.Issuer, c.Auth.JWT.Audience, c.Auth.JWT.JWKSFile = "https://issuer", "payments", write(t, filepath.Join(dir, "jwks.json"), l.issuer.Keys())
 	if change != nil {
 		change(&c)
 	}
@@ -131,13 +112,7 @@ func write(t *testing.T, path string, text []byte) string {
 
 func (l *running) token(subject string) string {
 	l.t.Helper()
-	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": "https://issuer", "aud": "payments", "sub": subject, "exp": time.Now().Add(time.Minute).Unix()})
-	token.Header["kid"] = "k"
-	text, err := token.SignedString(l.key)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	return text
+	return l.issuer.Token(func(claims jwt.MapClaims) { claims["sub"] = subject })
 }
 
 func (l *running) dial(creds credentials.TransportCredentials) *grpc.ClientConn {

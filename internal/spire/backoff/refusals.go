@@ -6,11 +6,9 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"k8s.io/utils/clock"
 
 	"github.com/jia-app/paymesh/internal/spire"
-	"github.com/jia-app/paymesh/internal/spire/client"
 )
 
 // firstPause is how long a write waits that SPIRE refused for the first time.
@@ -30,18 +28,18 @@ type Refusals struct {
 
 type refused struct {
 	entry  spire.Entry
-	result client.Result
+	result spire.Result
 	pause  time.Duration
 	next   time.Time
 }
 
 // Hold takes the writes out of a plan whose time has not come, and returns what SPIRE said of them. What is not in the plan
 // is forgotten: it is there, or nobody wants it.
-func (r *Refusals) Hold(owner spire.Owner, plan *spire.Plan) []client.Result {
+func (r *Refusals) Hold(owner spire.Owner, plan *spire.Plan) []spire.Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before, after, now := r.of[owner], map[string]refused{}, r.Clock.Now()
-	var results []client.Result
+	var results []spire.Result
 	ready := func(entries []spire.Entry) (list []spire.Entry) {
 		for _, entry := range entries {
 			was, known := before[entry.ID]
@@ -64,14 +62,14 @@ func (r *Refusals) Hold(owner spire.Owner, plan *spire.Plan) []client.Result {
 
 // Note takes over what SPIRE said of a plan. It returns how long it is until the first of the owner's writes may be tried
 // again; zero where none was refused.
-func (r *Refusals) Note(owner spire.Owner, plan spire.Plan, results []client.Result) (wait time.Duration) {
+func (r *Refusals) Note(owner spire.Owner, plan spire.Plan, results []spire.Result) (wait time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, list := r.Clock.Now(), r.of[owner]
 	if list == nil {
 		list = map[string]refused{}
 	}
-	said := map[string]client.Result{}
+	said := map[string]spire.Result{}
 	for _, result := range results {
 		said[result.ID] = result
 	}
@@ -79,7 +77,7 @@ func (r *Refusals) Note(owner spire.Owner, plan spire.Plan, results []client.Res
 		for _, entry := range entries {
 			result, answered := said[entry.ID]
 			switch {
-			case answered && result.Code == codes.OK:
+			case answered && result.OK():
 				delete(list, entry.ID)
 			case answered:
 				pause := min(max(2*list[entry.ID].pause, firstPause), r.Most)

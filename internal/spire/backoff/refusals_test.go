@@ -5,11 +5,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/grpc/codes"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/jia-app/paymesh/internal/spire"
-	"github.com/jia-app/paymesh/internal/spire/client"
 )
 
 func TestARefusedWriteWaitsTwiceAsLongEachTimeAndTheOthersDoNotWait(t *testing.T) {
@@ -17,8 +15,8 @@ func TestARefusedWriteWaitsTwiceAsLongEachTimeAndTheOthersDoNotWait(t *testing.T
 	refusals := &Refusals{Most: 5 * time.Second, Clock: clock}
 	owner := spire.Owner{Kind: spire.OwnerNode, NodeUID: "1"}
 	bad, good := spire.Entry{ID: "bad"}, spire.Entry{ID: "good"}
-	refused := client.Result{ID: bad.ID, Op: client.OpCreate, Code: codes.InvalidArgument, Message: "no"}
-	send := func(entries ...spire.Entry) (sent []spire.Entry, held []client.Result) {
+	refused := spire.Result{ID: bad.ID, Op: spire.OpCreate, Code: "InvalidArgument", Message: "no"}
+	send := func(entries ...spire.Entry) (sent []spire.Entry, held []spire.Result) {
 		plan := spire.Plan{Create: entries}
 		held = refusals.Hold(owner, &plan)
 		return plan.Create, held
@@ -28,22 +26,22 @@ func TestARefusedWriteWaitsTwiceAsLongEachTimeAndTheOthersDoNotWait(t *testing.T
 		if diff := cmp.Diff([]spire.Entry{bad, good}, sent); diff != "" || held != nil {
 			t.Fatalf("when its time has come: %v is held, %s", held, diff)
 		}
-		wait := refusals.Note(owner, spire.Plan{Create: sent}, []client.Result{refused, {ID: good.ID, Op: client.OpCreate}})
+		wait := refusals.Note(owner, spire.Plan{Create: sent}, []spire.Result{refused, {ID: good.ID, Op: spire.OpCreate}})
 		if wait != pause {
 			t.Fatalf("it waits for %s, want %s", wait, pause)
 		}
 		clock.Step(wait - 1)
 		sent, held = send(bad, good)
-		if diff := cmp.Diff([]spire.Entry{good}, sent) + cmp.Diff([]client.Result{refused}, held); diff != "" {
+		if diff := cmp.Diff([]spire.Entry{good}, sent) + cmp.Diff([]spire.Result{refused}, held); diff != "" {
 			t.Fatalf("before its time: %s", diff)
 		}
 		clock.Step(1)
 	}
-	refusals.Note(owner, spire.Plan{Create: []spire.Entry{bad}}, []client.Result{refused})
+	refusals.Note(owner, spire.Plan{Create: []spire.Entry{bad}}, []spire.Result{refused})
 	if sent, _ := send(spire.Entry{ID: "bad", Hint: "changed"}); len(sent) != 1 {
 		t.Error("what has changed is another write, which nobody has refused")
 	}
-	refusals.Note(owner, spire.Plan{Create: []spire.Entry{bad}}, []client.Result{refused})
+	refusals.Note(owner, spire.Plan{Create: []spire.Entry{bad}}, []spire.Result{refused})
 	clock.Step(time.Minute)
 	if wait := refusals.Note(owner, spire.Plan{Create: []spire.Entry{bad}}, nil); wait <= 0 {
 		t.Errorf("one whose time has come, and that got no answer, waits for %s: nobody would wake it", wait)

@@ -18,7 +18,7 @@ const batchesInFlight = 2
 // to fill.
 type Batcher struct {
 	*Client
-	apply func(context.Context, spire.Plan) ([]Result, error)
+	apply func(context.Context, spire.Plan) ([]spire.Result, error)
 	slots chan struct{}
 	// large are the slots of plans that are more than one call.
 	large chan struct{}
@@ -32,7 +32,7 @@ type order struct {
 	ctx     context.Context // of the caller, who waits
 	plan    spire.Plan
 	size    int
-	results []Result
+	results []spire.Result
 	err     error
 	// taken is closed when a call has begun that has the plan, done when it has ended.
 	taken, done chan struct{}
@@ -46,7 +46,7 @@ func NewBatcher(c *Client) *Batcher {
 // Apply writes a plan as Client.Apply does, and returns the results of this plan alone. It returns once the call has ended
 // that the plan shares, which goes on until the last caller's ctx ends. A plan that is more than one call has its calls to itself:
 // nobody else's waits for all of them.
-func (b *Batcher) Apply(ctx context.Context, plan spire.Plan) ([]Result, error) {
+func (b *Batcher) Apply(ctx context.Context, plan spire.Plan) ([]spire.Result, error) {
 	size := len(plan.IDs())
 	if size > batchSize {
 		select {
@@ -114,14 +114,14 @@ func (b *Batcher) send(orders []*order) {
 	}
 	ctx, cancel := untilAllEnd(orders)
 	defer cancel()
-	var results []Result
+	var results []spire.Result
 	err := errors.New("the call that the plan shared with others broke off")
 	defer func() { settle(orders, results, err) }() // also where the call panics: the others must not wait for ever
 	results, err = b.apply(ctx, plan)
 }
 
 // settle gives each order its own results.
-func settle(orders []*order, results []Result, err error) {
+func settle(orders []*order, results []spire.Result, err error) {
 	of := make(map[string]*order, len(results))
 	for _, o := range orders {
 		for _, id := range o.plan.IDs() {

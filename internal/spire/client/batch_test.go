@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/grpc/codes"
 
 	"github.com/jia-app/paymesh/internal/spire"
 )
@@ -24,7 +23,7 @@ type slow struct {
 	answer func(ids []string) (int, error)
 }
 
-func (s *slow) apply(ctx context.Context, plan spire.Plan) ([]Result, error) {
+func (s *slow) apply(ctx context.Context, plan spire.Plan) ([]spire.Result, error) {
 	ids := plan.IDs()
 	s.mu.Lock()
 	s.calls = append(s.calls, ids)
@@ -38,9 +37,9 @@ func (s *slow) apply(ctx context.Context, plan spire.Plan) ([]Result, error) {
 	if s.answer != nil {
 		n, err = s.answer(ids)
 	}
-	var results []Result
+	var results []spire.Result
 	for _, id := range ids[:n] {
-		results = append(results, Result{ID: id, Code: codes.OK})
+		results = append(results, spire.Result{ID: id})
 	}
 	return results, err
 }
@@ -69,7 +68,7 @@ func creates(ids ...string) spire.Plan {
 	return plan
 }
 
-func idsOf(results []Result) []string {
+func idsOf(results []spire.Result) []string {
 	var ids []string
 	for _, result := range results {
 		ids = append(ids, result.ID)
@@ -216,7 +215,7 @@ func TestACallGoesOnUntilTheLastOfItsCallersGivesUp(t *testing.T) {
 
 func TestACallThatBreaksOffKeepsNobodyWaiting(t *testing.T) {
 	b := NewBatcher(&Client{})
-	b.apply = func(context.Context, spire.Plan) ([]Result, error) { panic("a mistake") }
+	b.apply = func(context.Context, spire.Plan) ([]spire.Result, error) { panic("a mistake") }
 	for range batchesInFlight + 1 { // each gives its slot back
 		func() {
 			defer func() {

@@ -94,12 +94,8 @@ func NewUnix(socket string, registerer prometheus.Registerer) (*Client, error) {
 }
 
 func (c *Client) connect(target, network string, creds credentials.TransportCredentials, registerer prometheus.Registerer) (*Client, error) {
-	metrics, err := newMetrics(registerer)
-	if err != nil {
-		return nil, fmt.Errorf("register the metrics of the calls to SPIRE: %w", err)
-	}
 	c.timeouts = timeouts{read: readTimeout, write: writeTimeout}
-	c.conn, err = grpc.NewClient(target,
+	conn, err := grpc.NewClient(target,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			return c.lines.dial(ctx, network, address)
@@ -110,12 +106,12 @@ func (c *Client) connect(target, network string, creds credentials.TransportCred
 		}),
 		grpc.WithDefaultServiceConfig(retries), grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswerBytes)),
-		grpc.WithChainUnaryInterceptor(metrics.observe, c.guard),
+		grpc.WithChainUnaryInterceptor(newMetrics(registerer).observe, c.guard),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("the address of the SPIRE server, %q: %w", c.address, err)
 	}
-	c.entries, c.bundles = entryv1.NewEntryClient(c.conn), bundlev1.NewBundleClient(c.conn)
+	c.conn, c.entries, c.bundles = conn, entryv1.NewEntryClient(conn), bundlev1.NewBundleClient(conn)
 	return c, nil
 }
 

@@ -116,7 +116,7 @@ func TestPlansAreWrittenInBatchesAndResultsGoByPosition(t *testing.T) {
 		t.Fatalf("batches of %v (%v)", sizes, err)
 	}
 	for i, result := range results {
-		if result.ID != plan.Delete[i] || result.Code != codes.Internal || result.Message != "no" {
+		if result.ID != plan.Delete[i] || result.Code != "Internal" || result.Message != "no" {
 			t.Fatalf("result %d is %+v", i, result)
 		}
 	}

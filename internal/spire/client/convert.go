@@ -73,9 +73,9 @@ func fromID(id *types.SPIFFEID) string {
 }
 
 // written is the result of a create or an update that the server answered about.
-func written(op Op, sent spire.Entry, s *types.Status, answer *types.Entry) Result {
-	result := Result{ID: sent.ID, Op: op, Code: code(s)}
-	if result.Code != codes.OK {
+func written(op spire.Op, sent spire.Entry, s *types.Status, answer *types.Entry) spire.Result {
+	result := spire.Result{ID: sent.ID, Op: op, Code: code(s)}
+	if !result.OK() {
 		result.Message = s.GetMessage()
 		return result
 	}
@@ -94,6 +94,10 @@ func sameSet(x, y []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(x)), slices.Sorted(slices.Values(y)))
 }
 
-func code(s *types.Status) codes.Code {
-	return codes.Code(uint32(s.GetCode())) //nolint:gosec // the codes of gRPC are 0 to 16
+func code(s *types.Status) spire.Code {
+	code := codes.Code(uint32(s.GetCode())) //nolint:gosec // the codes of gRPC are 0 to 16
+	if code == codes.OK {
+		return ""
+	}
+	return spire.Code(code.String())
 }

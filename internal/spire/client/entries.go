@@ -41,32 +41,6 @@ type Page struct {
 	Next string
 }
 
-// Op is what a Result is the result of.
-type Op string
-
-// The operations of a plan.
-const (
-	OpCreate Op = "create"
-	OpUpdate Op = "update"
-	OpDelete Op = "delete"
-)
-
-// Result is what became of one entry of a plan.
-type Result struct {
-	// ID is the entry's, and Op what the plan had for it.
-	ID string
-	Op Op
-	// Code is OK where the server now holds the entry as wanted, or nothing of it where it was to be deleted. Otherwise
-	// Message is the server's word for it.
-	Code    codes.Code
-	Message string
-	// Entry is what the server now holds, with Code OK of a create or an update.
-	Entry *spire.Held
-	// Conflict is the entry with another ID that has the same parent, SPIFFE ID and selectors, with Code AlreadyExists:
-	// SPIRE makes no second one.
-	Conflict *spire.Held
-}
-
 // List reads a page.
 func (c *Client) List(ctx context.Context, q Query) (Page, error) {
 	request := &entryv1.ListEntriesRequest{PageSize: q.Size, PageToken: q.Token}
@@ -106,15 +80,15 @@ func (c *Client) Get(ctx context.Context, id string) (spire.Held, bool, error) {
 // each entry that the server answered about; an error means that it did not answer about the others, whose fate is then
 // unknown. An entry to create whose ID the server already has is updated instead, and one to delete that it does not
 // have counts as deleted, so that a plan may be applied twice. An entry to update that it does not have is NotFound.
-func (c *Client) Apply(ctx context.Context, plan spire.Plan) ([]Result, error) {
+func (c *Client) Apply(ctx context.Context, plan spire.Plan) ([]spire.Result, error) {
 	results, existing, err := c.create(ctx, plan.Create)
 	if err != nil {
 		return results, err
 	}
 	for _, op := range []struct {
-		name    Op
+		name    spire.Op
 		entries []spire.Entry
-	}{{OpCreate, existing}, {OpUpdate, plan.Update}} {
+	}{{spire.OpCreate, existing}, {spire.OpUpdate, plan.Update}} {
 		updated, err := c.update(ctx, op.name, op.entries)
 		results = append(results, updated...)
 		if err != nil {
@@ -126,21 +100,21 @@ func (c *Client) Apply(ctx context.Context, plan spire.Plan) ([]Result, error) {
 }
 
 // create returns, beside the results, the entries that the server holds under their own ID in another form.
-func (c *Client) create(ctx context.Context, entries []spire.Entry) (results []Result, existing []spire.Entry, err error) {
+func (c *Client) create(ctx context.Context, entries []spire.Entry) (results []spire.Result, existing []spire.Entry, err error) {
 	for chunk := range slices.Chunk(entries, batchSize) {
 		request := &entryv1.BatchCreateEntryRequest{Entries: toProtos(chunk)}
 		answer, err := c.entries.BatchCreateEntry(ctx, request)
-		if err := c.check(err, OpCreate, len(chunk), len(answer.GetResults())); err != nil {
+		if err := c.check(err, spire.OpCreate, len(chunk), len(answer.GetResults())); err != nil {
 			return results, existing, err
 		}
 		for i, item := range answer.Results {
-			result := written(OpCreate, chunk[i], item.Status, item.Entry)
-			if result.Code == codes.AlreadyExists {
+			result := written(spire.OpCreate, chunk[i], item.Status, item.Entry)
+			if result.Code == spire.CodeAlreadyExists {
 				if err := c.resolve(ctx, chunk[i], item.Entry, &result); err != nil {
 					return results, existing, err
 				}
 			}
-			if result.Code == codes.AlreadyExists && result.Entry != nil {
+			if result.Code == spire.CodeAlreadyExists && result.Entry != nil {
 				existing = append(existing, chunk[i])
 				continue
 			}
@@ -152,8 +126,8 @@ func (c *Client) create(ctx context.Context, entries []spire.Entry) (results []R
 
 // resolve finds out what AlreadyExists means: the server says it of an entry with the same parent, SPIFFE ID and
 // selectors, which it then returns, and of one with the same ID only, which it does not.
-// Code is OK after it where the entry is there as wanted; Entry is set where it is there in another form.
-func (c *Client) resolve(ctx context.Context, want spire.Entry, similar *types.Entry, result *Result) error {
+// The result is OK after it where the entry is there as wanted; Entry is set where it is there in another form.
+func (c *Client) resolve(ctx context.Context, want spire.Entry, similar *types.Entry, result *spire.Result) error {
 	var have spire.Held
 	switch {
 	case similar == nil:
@@ -171,17 +145,17 @@ func (c *Client) resolve(ctx context.Context, want spire.Entry, similar *types.E
 	}
 	result.Entry = &have
 	if have.Equal(want) {
-		result.Code, result.Message = codes.OK, ""
+		result.Code, result.Message = "", ""
 	}
 	return nil
 }
 
-func (c *Client) update(ctx context.Context, op Op, entries []spire.Entry) ([]Result, error) {
-	var results []Result
+func (c *Client) update(ctx context.Context, op spire.Op, entries []spire.Entry) ([]spire.Result, error) {
+	var results []spire.Result
 	for chunk := range slices.Chunk(entries, batchSize) {
 		request := &entryv1.BatchUpdateEntryRequest{Entries: toProtos(chunk), InputMask: rendered}
 		answer, err := c.entries.BatchUpdateEntry(ctx, request)
-		if err := c.check(err, OpUpdate, len(chunk), len(answer.GetResults())); err != nil {
+		if err := c.check(err, spire.OpUpdate, len(chunk), len(answer.GetResults())); err != nil {
 			return results, err
 		}
 		for i, item := range answer.Results {
@@ -191,19 +165,19 @@ func (c *Client) update(ctx context.Context, op Op, entries []spire.Entry) ([]Re
 	return results, nil
 }
 
-func (c *Client) delete(ctx context.Context, ids []string) ([]Result, error) {
-	var results []Result
+func (c *Client) delete(ctx context.Context, ids []string) ([]spire.Result, error) {
+	var results []spire.Result
 	for chunk := range slices.Chunk(ids, batchSize) {
 		answer, err := c.entries.BatchDeleteEntry(ctx, &entryv1.BatchDeleteEntryRequest{Ids: chunk})
-		if err := c.check(err, OpDelete, len(chunk), len(answer.GetResults())); err != nil {
+		if err := c.check(err, spire.OpDelete, len(chunk), len(answer.GetResults())); err != nil {
 			return results, err
 		}
 		for i, item := range answer.Results {
-			result := Result{ID: chunk[i], Op: OpDelete, Code: code(item.Status), Message: item.Status.GetMessage()}
-			if result.Code == codes.NotFound {
-				result.Code = codes.OK
+			result := spire.Result{ID: chunk[i], Op: spire.OpDelete, Code: code(item.Status), Message: item.Status.GetMessage()}
+			if result.Code == spire.CodeNotFound {
+				result.Code = ""
 			}
-			if result.Code == codes.OK {
+			if result.OK() {
 				result.Message = ""
 			}
 			results = append(results, result)
@@ -213,7 +187,7 @@ func (c *Client) delete(ctx context.Context, ids []string) ([]Result, error) {
 }
 
 // check turns what went wrong with a whole call into an error. Results have no other name than their position.
-func (c *Client) check(err error, op Op, sent, got int) error {
+func (c *Client) check(err error, op spire.Op, sent, got int) error {
 	if err != nil {
 		return fmt.Errorf("%s %d entries of the SPIRE server at %s: %w", op, sent, c.address, err)
 	}

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"path"
 	"time"
 
@@ -17,34 +16,23 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 }
 
-func newMetrics(registerer prometheus.Registerer) (metrics, error) {
-	calls, err := registered(registerer, prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "paymesh_spire_rpcs_total",
-		Help: "Calls to the SPIRE server, by method and gRPC status code.",
-	}, []string{"method", "code"}))
-	if err != nil {
-		return metrics{}, err
+// newMetrics makes the metrics of a client; a second client with the same registerer is a mistake of the program.
+func newMetrics(registerer prometheus.Registerer) metrics {
+	m := metrics{
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "paymesh_spire_rpcs_total",
+			Help: "Calls to the SPIRE server, by method and gRPC status code.",
+		}, []string{"method", "code"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "paymesh_spire_rpc_duration_seconds",
+			Help:    "How long calls to the SPIRE server took, by method.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 11), // to 10 s, the timeout of a read
+		}, []string{"method"}),
 	}
-	duration, err := registered(registerer, prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name:    "paymesh_spire_rpc_duration_seconds",
-		Help:    "How long calls to the SPIRE server took, by method.",
-		Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 11), // to 10 s, the timeout of a read
-	}, []string{"method"}))
-	return metrics{calls: calls, duration: duration}, err
-}
-
-// registered registers a collector, or takes the one that another client registered before.
-func registered[C prometheus.Collector](registerer prometheus.Registerer, collector C) (C, error) {
-	if registerer == nil {
-		return collector, nil
+	if registerer != nil {
+		registerer.MustRegister(m.calls, m.duration)
 	}
-	err := registerer.Register(collector)
-	if taken := (prometheus.AlreadyRegisteredError{}); errors.As(err, &taken) {
-		if same, ok := taken.ExistingCollector.(C); ok {
-			return same, nil
-		}
-	}
-	return collector, err
+	return m
 }
 
 func (m metrics) observe(ctx context.Context, method string, request, answer any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/jia-app/paymesh/internal/spire"
 	"github.com/jia-app/paymesh/internal/spire/client"
 )
@@ -140,34 +138,34 @@ func (f *fake) Get(ctx context.Context, id string) (entry spire.Held, found bool
 	return entry, found, err
 }
 
-func (f *fake) Apply(ctx context.Context, plan spire.Plan) (results []client.Result, err error) {
+func (f *fake) Apply(ctx context.Context, plan spire.Plan) (results []spire.Result, err error) {
 	err = f.call(ctx, "Apply", func() {
-		ok := func(op client.Op, entry spire.Held) {
-			results = append(results, client.Result{ID: entry.ID, Op: op, Entry: &entry})
+		ok := func(op spire.Op, entry spire.Held) {
+			results = append(results, spire.Result{ID: entry.ID, Op: op, Entry: &entry})
 		}
 		for _, entry := range plan.Create {
 			held := f.find(entry.ID)
 			switch {
 			case held == nil:
-				ok(client.OpCreate, f.create(entry))
+				ok(spire.OpCreate, f.create(entry))
 			case held.Equal(entry):
-				ok(client.OpCreate, *held)
+				ok(spire.OpCreate, *held)
 			default:
 				f.edit(entry.ID, func(h *spire.Held) { h.Entry = entry })
-				ok(client.OpCreate, *held)
+				ok(spire.OpCreate, *held)
 			}
 		}
 		for _, entry := range plan.Update {
 			if held := f.find(entry.ID); held != nil {
 				f.edit(entry.ID, func(h *spire.Held) { h.Entry = entry })
-				ok(client.OpUpdate, *held)
+				ok(spire.OpUpdate, *held)
 			} else {
-				results = append(results, client.Result{ID: entry.ID, Op: client.OpUpdate, Code: codes.NotFound})
+				results = append(results, spire.Result{ID: entry.ID, Op: spire.OpUpdate, Code: spire.CodeNotFound})
 			}
 		}
 		for _, id := range plan.Delete {
 			f.delete(id)
-			results = append(results, client.Result{ID: id, Op: client.OpDelete})
+			results = append(results, spire.Result{ID: id, Op: spire.OpDelete})
 		}
 	})
 	if err != nil {

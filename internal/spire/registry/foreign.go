@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/jia-app/paymesh/internal/spire"
 	"github.com/jia-app/paymesh/internal/spire/client"
 )
@@ -43,7 +41,7 @@ func (r *Registry) DeleteForeign(ctx context.Context, ids []string) error {
 	}
 	results, err := r.api.Apply(ctx, spire.Plan{Delete: ids})
 	for _, result := range results {
-		if result.Code != codes.OK {
+		if !result.OK() {
 			err = errors.Join(err, fmt.Errorf("the SPIRE server does not delete entry %s: %s: %s", result.ID, result.Code, result.Message))
 		}
 	}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc/codes"
 	"k8s.io/utils/clock"
 
 	"github.com/jia-app/paymesh/internal/mesh"
@@ -28,7 +27,7 @@ const DefaultAuditInterval = 30 * time.Second
 type ServerAPI interface {
 	List(ctx context.Context, q client.Query) (client.Page, error)
 	Get(ctx context.Context, id string) (spire.Held, bool, error)
-	Apply(ctx context.Context, plan spire.Plan) ([]client.Result, error)
+	Apply(ctx context.Context, plan spire.Plan) ([]spire.Result, error)
 	// Bundles are the trust domains that the server has a bundle of, without its own.
 	Bundles(ctx context.Context) ([]string, error)
 }
@@ -197,7 +196,7 @@ func (r *Registry) Count() int {
 // that ctx ended, before it had answered about all.
 // In a dry run nothing is written, and there are no results.
 // What another Apply has just written exactly so is not written again. An empty plan asks nothing of the server.
-func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]client.Result, error) {
+func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]spire.Result, error) {
 	if plan.Empty() {
 		return nil, nil
 	}
@@ -221,7 +220,7 @@ func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]client.Result,
 	results = append(there, results...)
 	var err error
 	if !left.Empty() {
-		var written []client.Result
+		var written []spire.Result
 		written, err = r.api.Apply(ctx, left)
 		results = append(results, written...)
 	}
@@ -281,26 +280,26 @@ func (r *Registry) begin(ctx context.Context, ids []string) error {
 
 // remaining takes out of a plan what is there by now: of two owners that share a node, both want its alias made. Before the plan
 // has begun, what somebody else writes just now is not known to be there.
-func (r *Registry) remaining(plan spire.Plan, begun bool) (spire.Plan, []client.Result) {
+func (r *Registry) remaining(plan spire.Plan, begun bool) (spire.Plan, []spire.Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var results []client.Result
-	left := func(entries []spire.Entry, op client.Op) []spire.Entry {
+	var results []spire.Result
+	left := func(entries []spire.Entry, op spire.Op) []spire.Entry {
 		return slices.DeleteFunc(slices.Clone(entries), func(entry spire.Entry) bool {
 			held, ok := r.memory.entries[entry.ID]
 			if !ok || !held.Equal(entry) || r.writes.doubtful[entry.ID] || !begun && r.writes.busy[entry.ID] {
 				return false
 			}
-			results = append(results, client.Result{ID: entry.ID, Op: op, Code: codes.OK, Entry: &held.Held})
+			results = append(results, spire.Result{ID: entry.ID, Op: op, Entry: &held.Held})
 			return true
 		})
 	}
-	return spire.Plan{Create: left(plan.Create, client.OpCreate), Update: left(plan.Update, client.OpUpdate), Delete: plan.Delete}, results
+	return spire.Plan{Create: left(plan.Create, spire.OpCreate), Update: left(plan.Update, spire.OpUpdate), Delete: plan.Delete}, results
 }
 
 // end takes over what the server said, and lets others write the entries. It returns the owners whose entries turned out
 // to be gone.
-func (r *Registry) end(ids []string, sent spire.Plan, results []client.Result) []spire.Owner {
+func (r *Registry) end(ids []string, sent spire.Plan, results []spire.Result) []spire.Owner {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	unanswered := map[string]bool{}
@@ -310,16 +309,16 @@ func (r *Registry) end(ids []string, sent spire.Plan, results []client.Result) [
 	var gone []spire.Owner
 	for _, result := range results {
 		delete(unanswered, result.ID)
-		if result.Code == codes.OK && r.drifted[result.ID] {
+		if result.OK() && r.drifted[result.ID] {
 			delete(r.drifted, result.ID)
 			r.metrics.repaired.Inc()
 		}
 		switch {
-		case result.Code == codes.OK && result.Op == client.OpDelete:
+		case result.OK() && result.Op == spire.OpDelete:
 			r.memory.remove(result.ID)
-		case result.Code == codes.OK && result.Entry != nil:
+		case result.OK() && result.Entry != nil:
 			r.memory.put(r.owner(result.ID), *result.Entry, r.passes)
-		case result.Code == codes.NotFound && result.Op == client.OpUpdate:
+		case result.Code == spire.CodeNotFound && result.Op == spire.OpUpdate:
 			// The owner's next look finds it missing, and makes it.
 			r.memory.remove(result.ID)
 			gone = append(gone, r.owner(result.ID))

@@ -26,7 +26,7 @@ type braking struct {
 
 func newBraking(total int, grace time.Duration) *braking {
 	b := &braking{clock: clocktesting.NewFakeClock(time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC))}
-	b.surplus = &Surplus{Grace: grace, Clock: b.clock}
+	b.surplus = NewSurplus(grace, b.clock)
 	b.Brake = NewBrake(BrakeOptions{
 		Count: 50, Share: 0.5, Total: func() int { return total }, Namespace: "paymesh-system", Surplus: b.surplus, Clock: b.clock,
 	})
@@ -187,7 +187,7 @@ func TestADeletionThatSPIREDoesNotTakeCountsOnceHoweverOftenItIsTried(t *testing
 
 func TestTheBrakesMetrics(t *testing.T) {
 	metrics := prometheus.NewPedanticRegistry()
-	b := NewBrake(BrakeOptions{Total: func() int { return 0 }, Surplus: &Surplus{Clock: clocktesting.NewFakeClock(time.Now())}, Clock: clocktesting.NewFakeClock(time.Now()), Registerer: metrics})
+	b := NewBrake(BrakeOptions{Total: func() int { return 0 }, Surplus: NewSurplus(0, clocktesting.NewFakeClock(time.Now())), Clock: clocktesting.NewFakeClock(time.Now()), Registerer: metrics})
 	b.Pass(ownerNamed("a"), some("a", 11), some("a", 11))
 	want := `
 # HELP paymesh_spire_deletion_brake_trips_total How often the deletion brake has tripped.

@@ -5,7 +5,6 @@ package retention
 import (
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"k8s.io/utils/clock"
@@ -14,42 +13,12 @@ import (
 )
 
 // Surplus keeps the entries that nobody needs any more for a grace time, so that a pod which comes back to its node finds
-// its entry as it was: no write, and no wait for the agent's next sync. What it remembers is when it first saw that an
-// entry was surplus; a manager that starts anew counts again from zero, which only ever keeps an entry longer.
-type Surplus struct {
-	Grace time.Duration
-	Clock clock.PassiveClock
+// its entry as it was: no write, and no wait for the agent's next sync. The names of its Grace are entry IDs.
+type Surplus struct{ Grace }
 
-	mu    sync.Mutex
-	since map[spire.Owner]map[string]time.Time
-}
-
-// Due splits an owner's surplus entries into those whose grace is over and the time until the next one's is; zero where
-// none lingers. An entry that is not in surplus any more is forgotten, and starts from zero another time.
-func (s *Surplus) Due(owner spire.Owner, surplus []string) (due []string, lingers time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now, before, after := s.Clock.Now(), s.since[owner], map[string]time.Time{}
-	for _, id := range surplus {
-		first, known := before[id]
-		if !known {
-			first = now
-		}
-		after[id] = first
-		left := s.Grace - now.Sub(first)
-		if left <= 0 {
-			due = append(due, id)
-		} else if lingers == 0 || left < lingers {
-			lingers = left
-		}
-	}
-	if s.since == nil {
-		s.since = map[spire.Owner]map[string]time.Time{}
-	}
-	if s.since[owner] = after; len(after) == 0 {
-		delete(s.since, owner)
-	}
-	return due, lingers
+// NewSurplus makes a Surplus that knows of no entry.
+func NewSurplus(grace time.Duration, clock clock.PassiveClock) *Surplus {
+	return &Surplus{Grace{Time: grace, Clock: clock}}
 }
 
 // Retain forgets what of an owner's surplus entries is in surplus no more, and begins to count for none.
@@ -81,7 +50,7 @@ func (s *Surplus) within(d time.Duration) map[spire.Owner][]string {
 	now, list := s.Clock.Now(), map[spire.Owner][]string{}
 	for owner, since := range s.since {
 		for id, first := range since {
-			if s.Grace-now.Sub(first) <= d {
+			if s.Time-now.Sub(first) <= d {
 				list[owner] = append(list[owner], id)
 			}
 		}
@@ -90,7 +59,7 @@ func (s *Surplus) within(d time.Duration) map[spire.Owner][]string {
 }
 
 // all are the entries in surplus.
-func (s *Surplus) all() map[spire.Owner][]string { return s.within(s.Grace) }
+func (s *Surplus) all() map[spire.Owner][]string { return s.within(s.Time) }
 
 // Len is how many entries are in surplus.
 func (s *Surplus) Len() (sum int) {
@@ -98,11 +67,4 @@ func (s *Surplus) Len() (sum int) {
 		sum += len(ids)
 	}
 	return sum
-}
-
-// Forget drops what is remembered of an owner that is gone.
-func (s *Surplus) Forget(owner spire.Owner) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.since, owner)
 }

@@ -1,10 +1,8 @@
 package server
 
 import (
-	"errors"
 	"strings"
 
-	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -31,39 +29,27 @@ type metrics struct {
 	refused   *prometheus.CounterVec
 }
 
-func newMetrics(registerer prometheus.Registerer, log logr.Logger) metrics {
+// newMetrics makes the metrics of a server; a second server with the same registerer is a mistake of the program.
+func newMetrics(registerer prometheus.Registerer) metrics {
 	counter := func(name, help, label string) *prometheus.CounterVec {
-		return registered(registerer, log, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label}))
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
 	}
-	return metrics{
-		objects: registered(registerer, log, prometheus.NewGauge(prometheus.GaugeOpts{
+	m := metrics{
+		objects: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "paymesh_xds_objects", Help: "MeshServices and MeshGateways that this replica has config for.",
-		})),
-		connected: registered(registerer, log, prometheus.NewGauge(prometheus.GaugeOpts{
+		}),
+		connected: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "paymesh_xds_connected_proxies", Help: "xDS streams of proxies whose identity is that of their object.",
-		})),
+		}),
 		pushes:  counter("paymesh_xds_pushes_total", "xDS responses sent, by resource type.", "type"),
 		acks:    counter("paymesh_xds_acks_total", "xDS responses that a proxy accepted, by resource type.", "type"),
 		nacks:   counter("paymesh_xds_nacks_total", "xDS responses that a proxy rejected, by resource type.", "type"),
 		refused: counter("paymesh_xds_refused_streams_total", "Connections and streams that were refused or ended, by reason.", "reason"),
 	}
-}
-
-// registered registers a collector, or takes the one that another server registered before.
-func registered[C prometheus.Collector](registerer prometheus.Registerer, log logr.Logger, collector C) C {
-	if registerer == nil {
-		return collector
+	if registerer != nil {
+		registerer.MustRegister(m.objects, m.connected, m.pushes, m.acks, m.nacks, m.refused)
 	}
-	err := registerer.Register(collector)
-	if taken := (prometheus.AlreadyRegisteredError{}); errors.As(err, &taken) {
-		if same, ok := taken.ExistingCollector.(C); ok {
-			return same
-		}
-	}
-	if err != nil {
-		log.Error(err, "a metric of the xDS server is not shown")
-	}
-	return collector
+	return m
 }
 
 // bound counts a stream that is answered now, or no longer.

@@ -93,10 +93,13 @@ type NACK struct {
 	Resources []string
 }
 
+// TypeName is the short name of the type: Cluster, Listener.
+func (n *NACK) TypeName() string { return typeName(n.TypeURL) }
+
 // New makes a server that listens once it is started. Set and SetEndpoints may be called before.
 func New(o Options) *Server {
 	return &Server{
-		options: o, metrics: newMetrics(o.Registerer, o.Log), limits: newLimits(), clusterPatience: clusterPatience, unboundPatience: unboundPatience,
+		options: o, metrics: newMetrics(o.Registerer), limits: newLimits(), clusterPatience: clusterPatience, unboundPatience: unboundPatience,
 		configs: map[mesh.ProxyKey]*objectConfig{}, problems: map[mesh.ProxyKey]error{}, endpoints: addresses{}, users: map[mesh.EndpointKey]map[mesh.ProxyKey]struct{}{},
 		streams: map[*stream]struct{}{}, byKey: streamIndex{}, pending: map[mesh.ProxyKey]struct{}{},
 		journal: newJournal(), pageProxies: pageProxies,

@@ -2,11 +2,6 @@ package payment_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
@@ -44,6 +38,7 @@ import (
 	"github.com/jia-app/paymesh/payment/paymentv1"
 	"github.com/jia-app/paymesh/payment/policy"
 	"github.com/jia-app/paymesh/test/lab"
+	"github.com/jia-app/paymesh/test/tokens"
 )
 
 const (
@@ -61,7 +56,7 @@ func logger(t *testing.T) *slog.Logger {
 type process struct {
 	id       spiffeid.ID
 	contact  *contact
-	key      *ecdsa.PrivateKey // of the token issuer
+	issuer   *tokens.Issuer
 	volume   *volume
 	env      map[string]string
 	address  string // of the payment API
@@ -77,13 +72,9 @@ type process struct {
 func prepare(t *testing.T, id spiffeid.ID, expects spiffeid.ID, c *contact, rules ...mesh.Rule) *process {
 	t.Helper()
 	dir := t.TempDir()
-	p := &process{id: id, contact: c, volume: &volume{dir: filepath.Join(dir, "config")}, address: lab.FreeAddress(t), pages: lab.FreeAddress(t), log: &logtest.Log{}}
-	var err error
-	if p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		t.Fatal(err)
-	}
+	p := &process{id: id, contact: c, volume: &volume{dir: filepath.Join(dir, "config")}, address: lab.FreeAddress(t), pages: lab.FreeAddress(t), log: &logtest.Log{}, issuer: tokens.NewIssuer(t, issuer, audience)}
 	keys := filepath.Join(dir, "jwks.json")
-	if err := errors.Join(os.Mkdir(p.volume.dir, 0o700), os.WriteFile(keys, jwks(t, p.key), 0o600)); err != nil {
+	if err := errors.Join(os.Mkdir(p.volume.dir, 0o700), os.WriteFile(keys, p.issuer.Keys(), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	p.fromHere = p.render(t, id, expects, rules...)
@@ -213,27 +204,7 @@ func (p *process) pay(ctx context.Context, client paymentv1.PaymentServiceClient
 }
 
 func (p *process) user(ctx context.Context, key string) context.Context {
-	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": issuer, "aud": audience, "sub": "ann", "exp": time.Now().Add(time.Hour).Unix()})
-	token.Header["kid"] = "k"
-	text, err := token.SignedString(p.key)
-	if err != nil {
-		panic(err)
-	}
-	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+text, "idempotency-key", key)
-}
-
-func jwks(t *testing.T, key *ecdsa.PrivateKey) []byte {
-	t.Helper()
-	point, err := key.PublicKey.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	encode := base64.RawURLEncoding.EncodeToString
-	text, err := json.Marshal(map[string]any{"keys": []any{map[string]any{"kty": "EC", "crv": "P-256", "kid": "k", "use": "sig", "x": encode(point[1:33]), "y": encode(point[33:])}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
+	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+p.issuer.Token(nil), "idempotency-key", key)
 }
 
 // contact is a contact service that is its own mTLS endpoint, with the same library: it knows user_1.

@@ -37,7 +37,7 @@ func TestEachEntryOfAPlanHasItsOwnResult(t *testing.T) {
 	results := apply(t, c, spire.Plan{Create: []spire.Entry{good, bad, clash, last}})
 	type line struct {
 		ID       string
-		Code     codes.Code
+		Code     spire.Code
 		Conflict string
 	}
 	var got []line
@@ -46,12 +46,12 @@ func TestEachEntryOfAPlanHasItsOwnResult(t *testing.T) {
 		if r.Conflict != nil {
 			l.Conflict = r.Conflict.ID
 		}
-		if (r.Code == codes.OK) != (r.Entry != nil) || (r.Code == codes.OK) == (r.Message != "") {
+		if r.OK() != (r.Entry != nil) || r.OK() == (r.Message != "") {
 			t.Errorf("%s: %s with entry %v and message %q", r.ID, r.Code, r.Entry, r.Message)
 		}
 		got = append(got, l)
 	}
-	want := []line{{ID: good.ID}, {ID: bad.ID, Code: codes.Internal}, {ID: clash.ID, Code: codes.AlreadyExists, Conflict: "client-foreign"}, {ID: last.ID}}
+	want := []line{{ID: good.ID}, {ID: bad.ID, Code: "Internal"}, {ID: clash.ID, Code: spire.CodeAlreadyExists, Conflict: "client-foreign"}, {ID: last.ID}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -76,7 +76,7 @@ func TestPlansThatComeAtOnceAreWrittenByFewCalls(t *testing.T) {
 				want.FederatesWith = []string{"nobody.org"}
 			}
 			results, err := batcher.Apply(t.Context(), spire.Plan{Create: []spire.Entry{want}})
-			if err != nil || len(results) != 1 || results[0].ID != want.ID || (results[0].Code == codes.OK) == refused {
+			if err != nil || len(results) != 1 || results[0].ID != want.ID || results[0].OK() == refused {
 				t.Errorf("%s, to be refused %t: got %+v and %v", want.ID, refused, results, err)
 			}
 		})
@@ -102,7 +102,7 @@ func TestAPlanMayBeAppliedTwice(t *testing.T) {
 	for round := range 2 {
 		var held []spire.Held
 		for _, r := range apply(t, c, spire.Plan{Create: []spire.Entry{one, two}, Delete: []string{"pm1.client-twice.node.9"}}) {
-			if r.Code != codes.OK {
+			if !r.OK() {
 				t.Errorf("round %d: %s %s: %s %s", round, r.Op, r.ID, r.Code, r.Message)
 			}
 			if r.Entry != nil {
@@ -179,7 +179,7 @@ func TestAnEntryToCreateWhoseIDIsThereIsPutRightInPlace(t *testing.T) {
 			change(&there)
 			apply(t, c, spire.Plan{Create: []spire.Entry{there}})
 			results := apply(t, c, spire.Plan{Create: []spire.Entry{want}})
-			if len(results) != 1 || results[0].Code != codes.OK || results[0].Op != client.OpCreate || results[0].Entry == nil {
+			if len(results) != 1 || !results[0].OK() || results[0].Op != spire.OpCreate || results[0].Entry == nil {
 				t.Fatalf("got %+v", results)
 			}
 			held, _, err := c.Get(t.Context(), want.ID)
@@ -192,7 +192,7 @@ func TestAnEntryToCreateWhoseIDIsThereIsPutRightInPlace(t *testing.T) {
 
 func TestAnEntryToUpdateThatIsNotThereIsNotFound(t *testing.T) {
 	results := apply(t, admin(t, server), spire.Plan{Update: []spire.Entry{entry(t, "client-none", "none")}})
-	if len(results) != 1 || results[0].Code != codes.NotFound || results[0].Op != client.OpUpdate {
+	if len(results) != 1 || results[0].Code != spire.CodeNotFound || results[0].Op != spire.OpUpdate {
 		t.Errorf("got %+v", results)
 	}
 }
@@ -256,7 +256,7 @@ func TestTheOperatorsSVIDOpensTheServerOverTCP(t *testing.T) {
 	c := operator(t, server.Address, metrics)
 	answers(t, c)
 	e := entry(t, "client-tcp", "a")
-	if results := apply(t, c, spire.Plan{Create: []spire.Entry{e}}); results[0].Code != codes.OK {
+	if results := apply(t, c, spire.Plan{Create: []spire.Entry{e}}); !results[0].OK() {
 		t.Errorf("got %+v", results)
 	}
 	families, err := metrics.Gather()

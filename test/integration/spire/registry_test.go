@@ -13,7 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/jia-app/paymesh/internal/mesh"
@@ -238,14 +237,14 @@ func TestOfAPlanThatIsRefusedInPartTheRestIsWrittenAndRemembered(t *testing.T) {
 	good, refused, clash := entry(t, "partial", "good"), entry(t, "partial", "refused"), entry(t, "partial", "clash")
 	refused.FederatesWith = []string{"nobody.org"}
 	clash.SPIFFEID, clash.ParentID, clash.Selectors = "spiffe://jia.app/partial/taken", "spiffe://jia.app/spire/server", []string{"k8s:ns:manual"}
-	codesOf := map[string]codes.Code{}
+	codesOf := map[string]spire.Code{}
 	for _, result := range apply(t, r, spire.Plan{Create: []spire.Entry{refused, good, clash}}) {
 		codesOf[result.ID] = result.Code
 		if result.ID == clash.ID && (result.Conflict == nil || result.Conflict.ID != foreign.Id) {
 			t.Errorf("the conflict names %v", result.Conflict)
 		}
 	}
-	if diff := cmp.Diff(map[string]codes.Code{good.ID: codes.OK, refused.ID: codes.Internal, clash.ID: codes.AlreadyExists}, codesOf); diff != "" {
+	if diff := cmp.Diff(map[string]spire.Code{good.ID: "", refused.ID: "Internal", clash.ID: spire.CodeAlreadyExists}, codesOf); diff != "" {
 		t.Error(diff)
 	}
 	if len(r.Of(owner("good"))) != 1 || len(r.Of(owner("refused"))) != 0 || len(r.Of(owner("clash"))) != 0 {

@@ -191,9 +191,9 @@ func remove(t *testing.T, s *lab.SPIREServer, ids ...string) []codes.Code {
 }
 
 func apply(t *testing.T, c interface {
-	Apply(ctx context.Context, plan spire.Plan) ([]client.Result, error)
+	Apply(ctx context.Context, plan spire.Plan) ([]spire.Result, error)
 }, plan spire.Plan,
-) []client.Result {
+) []spire.Result {
 	t.Helper()
 	results, err := c.Apply(t.Context(), plan)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/jia-app/paymesh/internal/mesh"
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/test/lab"
+	"github.com/jia-app/paymesh/test/tokens"
 )
 
 // The model says what is good in a descriptor set and in keys, and a gateway that rejects it all the same would take no
@@ -126,11 +127,11 @@ func shopDescriptors(t *testing.T, out string, rules ...*annotations.HttpRule) [
 
 func TestWhatTheModelAcceptsAGatewayLoads(t *testing.T) {
 	const out = ".shop.v1.Thing"
-	d := &door{key: newKey(t), dir: t.TempDir()}
+	d := &door{issuer: tokens.NewIssuer(t, issuer, audience), dir: t.TempDir()}
 	name := newService(t, "shop").Key.Name
 	spire.AddUnixEntry(t, agent, "/ns/edge/sa/"+name)
 	good := shopDescriptors(t, out, get1("/v1/good/{id}"))
-	keys := jwks(t, d.key)
+	keys := string(d.issuer.Keys())
 	d.gateway, _ = shopGateway(t, name, keys, good)
 	if len(d.gateway.Routes) != 1 {
 		t.Fatal("the good case is not accepted")

@@ -92,7 +92,7 @@ func served(t *testing.T) []certificate {
 // newBareDoor is a gateway that serves nothing but its probe.
 func newBareDoor(t *testing.T, secrets map[int32]map[string][]byte) *door {
 	t.Helper()
-	d := &door{key: newKey(t), dir: t.TempDir()}
+	d := &door{dir: t.TempDir()}
 	d.gateway = mesh.Gateway{Key: newService(t, "gateway").Key}
 	d.gateway.ID = entry(t, "/door/"+d.gateway.Key.Name)
 	d.setListeners(t, nil, "https")

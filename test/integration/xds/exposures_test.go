@@ -58,18 +58,18 @@ func TestExposuresThatShareAHostNameAreTranscodedEachByItself(t *testing.T) {
 	d.gateway.Routes = d.exposes(t, "CreatePayment", "GetPayment")
 	d.set(t)
 	d.pod.awaitSynced(t)
-	paid := d.call(t, "POST", paymentsURL, order("shared", "user_1"), d.token(t, nil), "Idempotency-Key: shared")
+	paid := d.call(t, "POST", paymentsURL, order("shared", "user_1"), d.token(nil), "Idempotency-Key: shared")
 	id := strings.Split(paid.body, `"`)
 	if paid.status != 200 || len(id) < 6 {
 		t.Fatalf("got %d %s", paid.status, paid.body)
 	}
-	if found := d.call(t, "GET", paymentsURL+"/"+id[5], "", d.token(t, nil)); found.status != 200 || found.body != paid.body {
+	if found := d.call(t, "GET", paymentsURL+"/"+id[5], "", d.token(nil)); found.status != 200 || found.body != paid.body {
 		t.Errorf("asked for: %d %s, want %s", found.status, found.body, paid.body)
 	}
-	if got := d.call(t, "GET", paymentsURL+"/pay_00000000-0000-0000-0000-000000000000", "", d.token(t, nil)); got.status != 404 || !strings.Contains(got.body, "google.rpc.ErrorInfo") {
+	if got := d.call(t, "GET", paymentsURL+"/pay_00000000-0000-0000-0000-000000000000", "", d.token(nil)); got.status != 404 || !strings.Contains(got.body, "google.rpc.ErrorInfo") {
 		t.Errorf("a refusal: %d %s", got.status, got.body)
 	}
-	if got := d.call(t, "GET", paymentsURL, "", d.token(t, nil)); got.status != 404 {
+	if got := d.call(t, "GET", paymentsURL, "", d.token(nil)); got.status != 404 {
 		t.Errorf("a method that is not exposed: %d %s", got.status, got.body)
 	}
 }

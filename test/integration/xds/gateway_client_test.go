@@ -46,7 +46,7 @@ func TestTheGatewayClientPaysThroughTheGateway(t *testing.T) {
 		}, answer)
 	}
 	with := func(change func(jwt.MapClaims)) context.Context {
-		return gateway.WithToken(t.Context(), config.NewSecret(strings.TrimPrefix(d.token(t, change), "Authorization: Bearer ")))
+		return gateway.WithToken(t.Context(), config.NewSecret(strings.TrimPrefix(d.token(change), "Authorization: Bearer ")))
 	}
 	first, err := pay(with(nil), "k1")
 	if err != nil || first.GetPayment().GetAmountDisplay() != "10.50 EUR" {

@@ -2,13 +2,9 @@ package xds_test
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -38,6 +34,7 @@ import (
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/payment/config"
 	paymentserver "github.com/jia-app/paymesh/payment/server"
+	"github.com/jia-app/paymesh/test/tokens"
 )
 
 const (
@@ -53,18 +50,18 @@ type door struct {
 	payment  mesh.Service
 	payments *pod
 	contacts contacts
-	key      *ecdsa.PrivateKey // of the token issuer
-	tls      string            // the folder of the listeners' Secrets
+	issuer   *tokens.Issuer
+	tls      string // the folder of the listeners' Secrets
 	dir      string
 }
 
 func newDoor(t *testing.T, change func(g *mesh.Gateway)) *door {
 	t.Helper()
-	d := &door{key: newKey(t), dir: t.TempDir()}
+	d := &door{issuer: tokens.NewIssuer(t, issuer, audience), dir: t.TempDir()}
 	d.gateway = mesh.Gateway{
 		Key: types.NamespacedName{Namespace: "test", Name: newService(t, "gateway").Key.Name}, Trusted: true,
 		Listeners: []mesh.GatewayListener{{Name: "https", Port: 443, TargetPort: mesh.FirstGatewayPort, SecretName: "tls"}},
-		JWT:       []mesh.JWTProvider{{Name: "users", Issuer: issuer, Audiences: []string{audience}, JWKS: jwks(t, d.key)}},
+		JWT:       []mesh.JWTProvider{{Name: "users", Issuer: issuer, Audiences: []string{audience}, JWKS: string(d.issuer.Keys())}},
 	}
 	d.gateway.ID = entry(t, "/door/"+d.gateway.Key.Name)
 	d.startPayments(t)
@@ -85,7 +82,7 @@ func (d *door) startPayments(t *testing.T) {
 	people.Rules = []mesh.Rule{{Name: "payments", ID: caller.ID, Methods: []string{getUserInfo}, PortName: "grpc"}}
 	caller.Upstreams = []mesh.Upstream{dependency(t, people)}
 	keys := filepath.Join(d.dir, "jwks.json")
-	if err := os.WriteFile(keys, []byte(jwks(t, d.key)), 0o600); err != nil {
+	if err := os.WriteFile(keys, d.issuer.Keys(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	c := config.Default()
@@ -254,50 +251,14 @@ func (d *door) call(t *testing.T, method, url, body string, headers ...string) r
 }
 
 // token is a header with a token of the issuer.
-func (d *door) token(t *testing.T, change func(jwt.MapClaims)) string {
-	t.Helper()
-	claims := jwt.MapClaims{"iss": issuer, "aud": audience, "sub": "ann", "exp": time.Now().Add(time.Hour).Unix()}
-	if change != nil {
-		change(claims)
-	}
-	token := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
-	token.Header["kid"] = "k"
-	text, err := token.SignedString(d.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return "Authorization: Bearer " + text
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func jwks(t *testing.T, key *ecdsa.PrivateKey) string {
-	t.Helper()
-	point, err := key.PublicKey.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	encode := base64.RawURLEncoding.EncodeToString
-	text, err := json.Marshal(map[string]any{"keys": []any{map[string]any{
-		"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "k", "use": "sig", "x": encode(point[1:33]), "y": encode(point[33:]),
-	}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+func (d *door) token(change func(jwt.MapClaims)) string {
+	return "Authorization: Bearer " + d.issuer.Token(change)
 }
 
 // newCertificate is what a TLS Secret holds.
 func newCertificate(t *testing.T, serial int64) map[string][]byte {
 	t.Helper()
-	return certificateOf(t, newKey(t), func(c *x509.Certificate) { c.SerialNumber = big.NewInt(serial) })
+	return certificateOf(t, ecKey(t, elliptic.P256()), func(c *x509.Certificate) { c.SerialNumber = big.NewInt(serial) })
 }
 
 // descriptors are a FileDescriptorSet with all imports, each before what imports it.

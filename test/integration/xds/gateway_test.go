@@ -31,32 +31,32 @@ func order(reference, payer string) string {
 
 func TestAPaymentCrossesTheGatewayAndTwoSidecars(t *testing.T) {
 	d := newDoor(t, nil)
-	paid := d.call(t, "POST", paymentsURL, order("order-1", "user_1"), d.token(t, nil), "Idempotency-Key: k1")
+	paid := d.call(t, "POST", paymentsURL, order("order-1", "user_1"), d.token(nil), "Idempotency-Key: k1")
 	var answer struct {
 		Payment struct{ PaymentID, AmountDisplay string }
 	}
 	if err := json.Unmarshal([]byte(paid.body), &answer); err != nil || paid.status != 200 || answer.Payment.AmountDisplay != "10.50 EUR" {
 		t.Fatalf("got %d %s (%v)", paid.status, paid.body, err)
 	}
-	if again := d.call(t, "POST", paymentsURL, order("order-1", "user_1"), d.token(t, nil), "Idempotency-Key: k1"); again.body != paid.body || again.header.Get("idempotent-replayed") != "true" || paid.header.Get("idempotent-replayed") != "" {
+	if again := d.call(t, "POST", paymentsURL, order("order-1", "user_1"), d.token(nil), "Idempotency-Key: k1"); again.body != paid.body || again.header.Get("idempotent-replayed") != "true" || paid.header.Get("idempotent-replayed") != "" {
 		t.Errorf("the same key again: %d %s, with the headers %v", again.status, again.body, again.header)
 	}
 	for _, replayed := range []string{"", "true"} { // a refusal that is remembered is marked, too
-		refused := d.call(t, "POST", paymentsURL, order("order-1", "user_1"), d.token(t, nil), "Idempotency-Key: k-other")
+		refused := d.call(t, "POST", paymentsURL, order("order-1", "user_1"), d.token(nil), "Idempotency-Key: k-other")
 		if refused.status != 409 || !strings.Contains(refused.body, "MERCHANT_REFERENCE_EXISTS") || refused.header.Get("idempotent-replayed") != replayed {
 			t.Errorf("a payment that is there, by another key: %d %s, with the headers %v", refused.status, refused.body, refused.header)
 		}
 	}
-	if found := d.call(t, "GET", paymentsURL+"/"+answer.Payment.PaymentID, "", d.token(t, nil)); found.body != paid.body {
+	if found := d.call(t, "GET", paymentsURL+"/"+answer.Payment.PaymentID, "", d.token(nil)); found.body != paid.body {
 		t.Errorf("asked for: %d %s, want %s", found.status, found.body, paid.body)
 	}
 	// What only a client of gRPC means is not passed on: the answer would be compressed, which the transcoder cannot read.
 	compressed := []string{"grpc-encoding: gzip", "grpc-accept-encoding: gzip"}
-	if again := d.call(t, "POST", paymentsURL, order("order-compressed", "user_1"), append(compressed, d.token(t, nil), "Idempotency-Key: k-compressed")...); again.status != 200 || !strings.Contains(again.body, "10.50 EUR") {
+	if again := d.call(t, "POST", paymentsURL, order("order-compressed", "user_1"), append(compressed, d.token(nil), "Idempotency-Key: k-compressed")...); again.status != 200 || !strings.Contains(again.body, "10.50 EUR") {
 		t.Errorf("a client that names gRPC's compression: %d %s", again.status, again.body)
 	}
 	// The service has the token and takes the subject from it.
-	bob := d.token(t, func(c jwt.MapClaims) { c["sub"] = "bob" })
+	bob := d.token(func(c jwt.MapClaims) { c["sub"] = "bob" })
 	if found := d.call(t, "GET", paymentsURL+"/"+answer.Payment.PaymentID, "", bob); found.status != 404 || !strings.Contains(found.body, "PAYMENT_NOT_FOUND") {
 		t.Errorf("another user: %d %s", found.status, found.body)
 	}
@@ -82,7 +82,7 @@ func TestAPaymentCrossesTheGatewayAndTwoSidecars(t *testing.T) {
 }
 
 func (d *door) refusals(t *testing.T) {
-	token := d.token(t, nil)
+	token := d.token(nil)
 	good := order("order-2", "user_1")
 	for _, c := range []struct {
 		what, method, url, body string
@@ -92,11 +92,11 @@ func (d *door) refusals(t *testing.T) {
 	}{
 		{"no token", "POST", paymentsURL, good, nil, 401, 16, "Jwt is missing"},
 		{"a token in the URL", "POST", paymentsURL + "?access_token=" + strings.TrimPrefix(token, "Authorization: Bearer "), good, nil, 401, 16, "Jwt is missing"},
-		{"an expired token", "POST", paymentsURL, good, []string{d.token(t, func(c jwt.MapClaims) { c["exp"] = time.Now().Add(-time.Minute).Unix() })}, 401, 16, "Jwt is expired"},
-		{"a token for ever", "POST", paymentsURL, good, []string{d.token(t, func(c jwt.MapClaims) { delete(c, "exp") })}, 401, 16, "Jwt"},
-		{"a token for another audience", "POST", paymentsURL, good, []string{d.token(t, func(c jwt.MapClaims) { c["aud"] = "other" })}, 401, 16, "Audiences in Jwt are not allowed"},
-		{"a token of another issuer", "POST", paymentsURL, good, []string{d.token(t, func(c jwt.MapClaims) { c["iss"] = "other" })}, 401, 16, "Jwt issuer is not configured"},
-		{"a token of nobody", "POST", paymentsURL, good, []string{d.token(t, func(c jwt.MapClaims) { c["iss"] = "(nobody)" })}, 401, 16, "Jwt"},
+		{"an expired token", "POST", paymentsURL, good, []string{d.token(func(c jwt.MapClaims) { c["exp"] = time.Now().Add(-time.Minute).Unix() })}, 401, 16, "Jwt is expired"},
+		{"a token for ever", "POST", paymentsURL, good, []string{d.token(func(c jwt.MapClaims) { delete(c, "exp") })}, 401, 16, "Jwt"},
+		{"a token for another audience", "POST", paymentsURL, good, []string{d.token(func(c jwt.MapClaims) { c["aud"] = "other" })}, 401, 16, "Audiences in Jwt are not allowed"},
+		{"a token of another issuer", "POST", paymentsURL, good, []string{d.token(func(c jwt.MapClaims) { c["iss"] = "other" })}, 401, 16, "Jwt issuer is not configured"},
+		{"a token of nobody", "POST", paymentsURL, good, []string{d.token(func(c jwt.MapClaims) { c["iss"] = "(nobody)" })}, 401, 16, "Jwt"},
 		{"no key", "POST", paymentsURL, good, []string{token}, 400, 3, "IDEMPOTENCY_KEY_MISSING"},
 		{"a key again for another payment", "POST", paymentsURL, good, []string{token, "Idempotency-Key: k1"}, 400, 3, "IDEMPOTENCY_KEY_REUSED"},
 		{"an unknown payer", "POST", paymentsURL, order("order-3", "user_broken"), []string{token, "Idempotency-Key: k2"}, 503, 14, "CONTACT_SERVICE_UNAVAILABLE"},
@@ -167,13 +167,13 @@ func (d *door) nativePay(t *testing.T, client paymentv1.PaymentServiceClient, to
 func TestGRPCPassesTheGatewayOnlyWhereItIsExposed(t *testing.T) {
 	d := newDoor(t, nil)
 	client := d.native(t)
-	if err := d.nativePay(t, client, d.token(t, nil)); status.Code(err) != codes.Unimplemented {
+	if err := d.nativePay(t, client, d.token(nil)); status.Code(err) != codes.Unimplemented {
 		t.Errorf("not exposed: %v", err)
 	}
 	d.gateway.Routes[0].GRPC = true
 	d.set(t)
 	d.pod.awaitSynced(t)
-	lab.Eventually(t, patience, func() error { return d.nativePay(t, client, d.token(t, nil)) })
+	lab.Eventually(t, patience, func() error { return d.nativePay(t, client, d.token(nil)) })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := client.ListPayments(ctx, &paymentv1.ListPaymentsRequest{}); status.Code(err) != codes.Unimplemented {
@@ -182,26 +182,26 @@ func TestGRPCPassesTheGatewayOnlyWhereItIsExposed(t *testing.T) {
 	for what, change := range map[string]func(jwt.MapClaims){
 		"expired": func(c jwt.MapClaims) { c["exp"] = 1 }, "for another audience": func(c jwt.MapClaims) { c["aud"] = "other" },
 	} {
-		if err := d.nativePay(t, client, d.token(t, change)); status.Code(err) != codes.Unauthenticated || strings.Contains(err.Error(), "{") {
+		if err := d.nativePay(t, client, d.token(change)); status.Code(err) != codes.Unauthenticated || strings.Contains(err.Error(), "{") {
 			t.Errorf("a token that is %s: %v", what, err)
 		}
 	}
-	if got := d.call(t, "POST", paymentsURL, order("json", "user_1"), d.token(t, nil), "Idempotency-Key: json"); got.status != 200 {
+	if got := d.call(t, "POST", paymentsURL, order("json", "user_1"), d.token(nil), "Idempotency-Key: json"); got.status != 200 {
 		t.Errorf("JSON beside it: %d %s", got.status, got.body)
 	}
 
 	// Nobody is there: why is the log's business.
 	manager.SetEndpoints(mesh.EndpointKey{Service: d.payment.Key, PortName: "grpc"}, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")})
 	lab.Eventually(t, patience, func() error {
-		if err := d.nativePay(t, client, d.token(t, nil)); status.Code(err) != codes.Unavailable {
+		if err := d.nativePay(t, client, d.token(nil)); status.Code(err) != codes.Unavailable {
 			return fmt.Errorf("got %w", err)
 		}
 		return nil
 	})
-	if err := d.nativePay(t, client, d.token(t, nil)); status.Convert(err).Message() != "the service does not answer: try again later" {
+	if err := d.nativePay(t, client, d.token(nil)); status.Convert(err).Message() != "the service does not answer: try again later" {
 		t.Errorf("got %v", err)
 	}
-	if got := d.call(t, "GET", paymentsURL+"/x", "", d.token(t, nil)); got.status != 503 || !strings.Contains(got.body, `"message":"the service does not answer: try again later"`) {
+	if got := d.call(t, "GET", paymentsURL+"/x", "", d.token(nil)); got.status != 503 || !strings.Contains(got.body, `"message":"the service does not answer: try again later"`) {
 		t.Errorf("got %d %s", got.status, got.body)
 	}
 }

@@ -174,7 +174,7 @@ func TestTheListenerThatWasTheFirstGoesAndAnotherServesOn(t *testing.T) {
 }
 
 func TestAListenerWithoutItsSecretWaitsForItAndKeepsNoOtherFromServing(t *testing.T) {
-	d := &door{key: newKey(t), dir: t.TempDir()}
+	d := &door{dir: t.TempDir()}
 	d.gateway = mesh.Gateway{Key: newService(t, "gateway").Key}
 	d.gateway.ID = entry(t, "/door/"+d.gateway.Key.Name)
 	d.setListeners(t, nil, "https", "admin", "partner")

@@ -21,6 +21,7 @@ import (
 	"github.com/jia-app/paymesh/internal/workload"
 	"github.com/jia-app/paymesh/internal/xds"
 	"github.com/jia-app/paymesh/test/lab"
+	"github.com/jia-app/paymesh/test/tokens"
 )
 
 // probes are the startup and the readiness probe that the rendered Deployment of such an object has.
@@ -113,10 +114,10 @@ func TestAProxyThatHasRejectedItsRoutesIsNotReadyUntilItTakesOthers(t *testing.T
 		p.set(t, s)
 		p.awaitReady(t)
 	}
-	d := &door{key: newKey(t), dir: t.TempDir()}
+	d := &door{issuer: tokens.NewIssuer(t, issuer, audience), dir: t.TempDir()}
 	d.gateway = mesh.Gateway{
 		Key: newService(t, "gateway").Key, Listeners: []mesh.GatewayListener{{Name: "https", Port: 443, TargetPort: mesh.FirstGatewayPort, SecretName: "tls"}},
-		JWT: []mesh.JWTProvider{{Name: "users", Issuer: issuer, Audiences: []string{audience}, JWKS: jwks(t, d.key)}},
+		JWT: []mesh.JWTProvider{{Name: "users", Issuer: issuer, Audiences: []string{audience}, JWKS: string(d.issuer.Keys())}},
 	}
 	d.gateway.ID = entry(t, "/door/"+d.gateway.Key.Name)
 	d.launch(t, map[int32]map[string][]byte{mesh.FirstGatewayPort: newCertificate(t, 1)}, func(r xds.Resources) { spoil(r.Routes[0]) })
@@ -127,7 +128,7 @@ func TestAProxyThatHasRejectedItsRoutesIsNotReadyUntilItTakesOthers(t *testing.T
 }
 
 func TestAGatewayWhoseCertificateCannotWorkIsNotReadyUntilAnotherDoes(t *testing.T) {
-	d := &door{key: newKey(t), dir: t.TempDir()}
+	d := &door{dir: t.TempDir()}
 	d.gateway = mesh.Gateway{Key: newService(t, "gateway").Key, Listeners: []mesh.GatewayListener{{Name: "https", Port: 443, TargetPort: mesh.FirstGatewayPort, SecretName: "tls"}}}
 	d.gateway.ID = entry(t, "/door/"+d.gateway.Key.Name)
 	secret := newCertificate(t, 1)

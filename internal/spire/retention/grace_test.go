@@ -8,13 +8,13 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 )
 
-func TestSurplusEntriesLingerForTheGraceTimeAndThenAreDue(t *testing.T) {
+func TestWhatLingersDoesSoForTheGraceTimeAndThenIsDue(t *testing.T) {
 	clock := clocktesting.NewFakeClock(time.Unix(0, 0))
-	surplus := &Surplus{Grace: time.Minute, Clock: clock}
+	grace := &Grace{Time: time.Minute, Clock: clock}
 	owner := ownerNamed("b")
 	look := func(wantDue []string, wantLingers time.Duration, ids ...string) {
 		t.Helper()
-		due, lingers := surplus.Due(owner, ids)
+		due, lingers := grace.Due(owner, ids)
 		if diff := cmp.Diff(wantDue, due); diff != "" || lingers != wantLingers {
 			t.Errorf("at %s: due %v, the next in %s, want %v, %s", clock.Now().UTC().Format(time.TimeOnly), due, lingers, wantDue, wantLingers)
 		}
@@ -25,20 +25,20 @@ func TestSurplusEntriesLingerForTheGraceTimeAndThenAreDue(t *testing.T) {
 	clock.Step(40 * time.Second)
 	look([]string{"x"}, 20*time.Second, "x", "y")
 	clock.Step(10 * time.Second)
-	look(nil, 0) // both are needed again
+	look(nil, 0) // both do not any more
 	clock.Step(time.Hour)
-	look(nil, time.Minute, "y") // and y counts from zero when it is in surplus another time
-	surplus.Forget(owner)
+	look(nil, time.Minute, "y") // and y counts from zero when it does another time
+	grace.Forget(owner)
 	clock.Step(time.Hour)
 	look(nil, time.Minute, "y")
-	if other, _ := surplus.Due(ownerNamed("other"), []string{"y"}); other != nil {
-		t.Errorf("another owner's entry is due at once: %v", other)
+	if other, _ := grace.Due(ownerNamed("other"), []string{"y"}); other != nil {
+		t.Errorf("what is another owner's is due at once: %v", other)
 	}
 }
 
-func TestWithoutGraceSurplusEntriesAreDueAtOnce(t *testing.T) {
-	surplus := &Surplus{Clock: clocktesting.NewFakeClock(time.Unix(0, 0))}
-	due, lingers := surplus.Due(ownerNamed(""), []string{"x"})
+func TestWithoutGraceEverythingIsDueAtOnce(t *testing.T) {
+	grace := &Grace{Clock: clocktesting.NewFakeClock(time.Unix(0, 0))}
+	due, lingers := grace.Due(ownerNamed(""), []string{"x"})
 	if len(due) != 1 || lingers != 0 {
 		t.Errorf("due %v, the next in %s", due, lingers)
 	}
