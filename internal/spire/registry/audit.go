@@ -19,8 +19,8 @@ const (
 	// steady is how long the server has to answer before it counts as back for good. One that answers the probe and
 	// then fails again (it reads, and refuses to write) is probed less and less often, down to once in longestHold.
 	steady, longestHold = 5 * time.Second, 30 * time.Second
-	// maxPagesPerInterval is per AuditInterval: at the default of 30 s, a page a second.
-	maxPagesPerInterval = 30
+	// maxReadsPerInterval is per AuditInterval, pages and bundles: at the default of 30 s, a little less than one a second.
+	maxReadsPerInterval = 28
 )
 
 // Start reads everything that the server holds, then audits it until ctx ends. It is a controller-runtime Runnable.
@@ -118,7 +118,7 @@ func (r *Registry) settle(ctx context.Context) error {
 // takes a little less than half of the audit interval, so that what happens to an entry just after its page was read is
 // seen within the other half; in a hurry, it takes no longer than the server does.
 func (r *Registry) pass(ctx context.Context, hurry bool) error {
-	gap := r.options.AuditInterval / time.Duration(min(2*r.pages+1, maxPagesPerInterval))
+	gap := r.options.AuditInterval / time.Duration(min(2*(r.pages+1)+1, maxReadsPerInterval))
 	if hurry {
 		gap = 0
 	}
@@ -126,6 +126,9 @@ func (r *Registry) pass(ctx context.Context, hurry bool) error {
 	r.passes++
 	clear(r.writes.ended)
 	r.mu.Unlock()
+	if err := r.pause(ctx, gap); err != nil {
+		return err
+	}
 	if err := r.ReadBundles(ctx); err != nil {
 		return err
 	}
