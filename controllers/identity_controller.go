@@ -222,7 +222,7 @@ func (r *ServiceIdentityReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		WatchesRawSource(released(r.Brake)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(t.identitiesOfService), builder.WithPredicates(selectionChanges)).
 		WatchesRawSource(t.bundles(r.SPIRE)).
-		WatchesRawSource(t.clusterAlias(r.SPIRE)).
+		WatchesRawSource(t.aliases(r.SPIRE)).
 		WatchesRawSource(drift(r.SPIRE, spire.OwnerIdentity, requestOfIdentity, t.allIdentities)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: identityWorkers}).
 		Complete(r)

@@ -68,7 +68,7 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 		return ctrl.Result{RequeueAfter: r.Surplus.Time + time.Second}, nil
 	}
 	if len(nodes.Items) == 0 && len(held) > 0 {
-		if left, err := r.attested(ctx, held[0].Hint); err != nil || left > 0 {
+		if left, err := r.attested(ctx, uid, held[0].Hint); err != nil || left > 0 {
 			return ctrl.Result{RequeueAfter: left}, err
 		}
 	}
@@ -94,13 +94,15 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 	return result, nil
 }
 
-// attested is how long it is until the agent of the Node with a name must have attested as that Node; zero where there is none.
-func (r *NodeReconciler) attested(ctx context.Context, name string) (time.Duration, error) {
+// attested is how long it is until the agent of the Node with a name is not known by an earlier UID any more; zero where there is
+// no such Node.
+func (r *NodeReconciler) attested(ctx context.Context, uid types.UID, name string) (time.Duration, error) {
 	node := metadataOf("Node")
 	if err := r.Client.Get(ctx, client.ObjectKey{Name: name}, node); err != nil {
 		return 0, client.IgnoreNotFound(err)
 	}
-	return max(node.CreationTimestamp.Add(r.AgentTTL).Sub(r.Surplus.Clock.Now()), 0), nil
+	until := attestedBy(r.SPIRE.Aliases(name), node, r.AgentTTL)[uid]
+	return max(until.Sub(r.Surplus.Clock.Now()), 0), nil
 }
 
 // orphans reports whether entries hang on the alias of a node that this manager has seen.

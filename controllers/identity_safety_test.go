@@ -223,6 +223,7 @@ var _ = Describe("what nobody asked to delete", Ordered, func() {
 		object, _, svids := use("again")
 		registered(object, "True Registered")
 		before := of(object)
+		old := on.DeepCopy()
 		Expect(live.Delete(ctx, on.DeepCopy())).To(Succeed())
 		registerAgain(on)
 		registered(object, "True Registered")
@@ -232,6 +233,10 @@ var _ = Describe("what nobody asked to delete", Ordered, func() {
 		restart(proxied())
 		registered(object, "True Registered")
 		kept(before, svids)
+		By("which makes the alias again that somebody deletes")
+		_, err := server.Entries.BatchDeleteEntry(ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{aliasID(old)}})
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(entries).Should(HaveKey(aliasID(old)))
 	})
 
 	It("stays: an identity that goes from one entry for the cluster to one a node, where the Node was registered again", func() {

@@ -142,13 +142,25 @@ func drift[K comparable](entries *registry.Registry, kind spire.OwnerKind, keyOf
 	})
 }
 
-// clusterAlias wakes the identities for the whole cluster when what they hang on is not as it was left in SPIRE: where no
-// bootstrap container runs beside the server, nobody else makes it again.
-func (t identityTriggers) clusterAlias(entries *registry.Registry) source.Source {
+// aliases wakes the identities when what they hang on is not as it was left in SPIRE. Nobody else may make it again: that of the
+// cluster where no bootstrap container runs beside the server, that of a node which the API server does not show.
+func (t identityTriggers) aliases(entries *registry.Registry) source.Source {
 	return wakes(func(ctx context.Context, add func(...ctrl.Request)) {
 		entries.Notify(func(owner spire.Owner) {
-			if owner.Kind == spire.OwnerBootstrap {
+			switch owner.Kind {
+			case spire.OwnerBootstrap:
 				add(t.identities(ctx, client.MatchingFields{byPlacement: string(meshv1alpha1.PlacementCluster)})...)
+			case spire.OwnerNode:
+				alias, err := t.cluster.NodeAlias(owner.NodeUID)
+				if err != nil {
+					return // no entry hangs on it
+				}
+				for _, below := range entries.Below(alias.String()) {
+					if below.Kind == spire.OwnerIdentity {
+						add(requestOfIdentity(below))
+					}
+				}
+			case spire.OwnerIdentity: // has its own entries
 			}
 		}, func() {})
 	})

@@ -1,10 +1,12 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -122,18 +124,19 @@ func (r *ServiceIdentityReconciler) earlierNodes(key types.NamespacedName, nodes
 	for i := range nodes {
 		shown.Insert(nodes[i].UID)
 	}
+	now := r.Clock.Now()
 	for i := range nodes {
-		until := metav1.NewTime(nodes[i].CreationTimestamp.Add(r.AgentTTL))
-		if !until.After(r.Clock.Now()) {
+		young := metav1.NewTime(nodes[i].CreationTimestamp.Add(r.AgentTTL))
+		if !young.After(now) {
 			continue
 		}
-		for _, alias := range r.SPIRE.Aliases(nodes[i].Name) {
-			if uid := types.UID(spire.NodeOf(alias.ID)); !shown.Has(uid) {
-				earlier = append(earlier, mesh.EarlierNode{Identity: key, Name: nodes[i].Name, UID: uid, Until: until})
+		for uid, until := range attestedBy(r.SPIRE.Aliases(nodes[i].Name), &nodes[i], r.AgentTTL) {
+			if !shown.Has(uid) && until.After(now) {
+				earlier = append(earlier, mesh.EarlierNode{Identity: key, Name: nodes[i].Name, UID: uid, Until: metav1.NewTime(until)})
 			}
 		}
-		if last.Before(&until) {
-			last = until
+		if last.Before(&young) {
+			last = young
 		}
 	}
 	if last.IsZero() {
@@ -144,12 +147,34 @@ func (r *ServiceIdentityReconciler) earlierNodes(key types.NamespacedName, nodes
 		if shown.Has(uid) || spire.IsClusterWide(held.ID) {
 			continue
 		}
-		aliases := r.SPIRE.Of(spire.Owner{Kind: spire.OwnerNode, NodeUID: uid})
-		if len(aliases) == 0 || aliases[0].Hint == "" {
-			earlier = append(earlier, mesh.EarlierNode{Identity: key, UID: uid, Until: last})
+		until := last
+		if aliases := r.SPIRE.Of(spire.Owner{Kind: spire.OwnerNode, NodeUID: uid}); len(aliases) > 0 {
+			if aliases[0].Hint != "" {
+				continue
+			}
+			until = metav1.NewTime(time.Unix(aliases[0].CreatedAt, 0).Add(r.AgentTTL)) // since it was made again
+		}
+		if until.After(now) {
+			earlier = append(earlier, mesh.EarlierNode{Identity: key, UID: uid, Until: until})
 		}
 	}
 	return earlier
+}
+
+// attestedBy is until when the agent of a Node may be known by each of the UIDs that Nodes of its name had before: it attests
+// again within the lifetime of its SVID after the next one came, as its alias or, after the last, the Node itself says.
+func attestedBy(aliases []spire.Held, node client.Object, agentTTL time.Duration) map[types.UID]time.Time {
+	aliases = slices.DeleteFunc(slices.Clone(aliases), func(alias spire.Held) bool { return spire.NodeOf(alias.ID) == string(node.GetUID()) })
+	slices.SortStableFunc(aliases, func(x, y spire.Held) int { return cmp.Compare(x.CreatedAt, y.CreatedAt) })
+	until := map[types.UID]time.Time{}
+	for i, alias := range aliases {
+		next := node.GetCreationTimestamp().Time
+		if i+1 < len(aliases) {
+			next = time.Unix(aliases[i+1].CreatedAt, 0)
+		}
+		until[types.UID(spire.NodeOf(alias.ID))] = next.Add(agentTTL)
+	}
+	return until
 }
 
 // observeServices adds the Services of the identity's namespace, and those that SPIRE has it named after.

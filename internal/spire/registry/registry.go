@@ -184,6 +184,19 @@ func (r *Registry) HasChildren(parentID string) bool {
 	return false
 }
 
+// Below are the owners of the entries that hang on a parent.
+func (r *Registry) Below(parentID string) []spire.Owner {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	owners := map[spire.Owner]struct{}{}
+	for _, entry := range r.memory.entries {
+		if entry.ParentID == parentID {
+			owners[entry.owner] = struct{}{}
+		}
+	}
+	return slices.Collect(maps.Keys(owners))
+}
+
 // Count is how many entries of this cluster the server was last seen to hold.
 func (r *Registry) Count() int {
 	r.mu.Lock()
@@ -217,7 +230,6 @@ func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]spire.Result, 
 		return there, fmt.Errorf("wait for another write of the same entries: %w", err)
 	}
 	left, results := r.remaining(plan, true)
-	results = append(there, results...)
 	var err error
 	if !left.Empty() {
 		var written []spire.Result
@@ -231,7 +243,7 @@ func (r *Registry) Apply(ctx context.Context, plan spire.Plan) ([]spire.Result, 
 		}
 		r.wake() // the audit finds out when the server is back, and what became of entries that it did not answer about
 	}
-	return results, err
+	return append(there, results...), err
 }
 
 // DryRun reports whether nothing is written.
