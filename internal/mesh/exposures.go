@@ -16,7 +16,6 @@ type candidate struct {
 	service  *service
 	exposure *meshv1alpha1.Exposure
 	route    Route
-	age      int // among the candidates
 	rank     int // at first whether it is served, and then among the candidates
 	wants    []want
 	// recorded are its claims that are on record; incumbent is true where all are.
@@ -46,7 +45,7 @@ func (b *builder) addExposures() {
 	}
 	byAge(candidates)
 	all := newPathClaims(candidates)
-	all.order(candidates)
+	order(candidates)
 	var fit []*candidate
 	used := rooms{}
 	for _, c := range candidates {

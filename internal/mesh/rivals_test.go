@@ -158,7 +158,7 @@ func TestAnEditOfAnOlderServiceTakesNoPathFromWhoIsServed(t *testing.T) {
 			},
 			youngHas, "expose[name=a-copy]: GET /v1/a/* at MeshGateway edge/public with shop.example.com belongs to expose api of MeshService pay/young",
 		}},
-		"while a path that nobody has goes to the older one, though the younger is served elsewhere": {
+		"nor one that nobody has, while the older one is not served": {
 			{"an older one comes with another path", func(e *edge) { e.add("pay", "old", 1000, shop, descriptorsWith(0, "/v1/b")) }, map[string]string{"/v1/a/{id}": "young/api", "/v1/b": "old/api"}, ""},
 			{"both want one more, the older in an exposure of its own", func(e *edge) {
 				e.publish("young", "/v1/a/{id}", "/v1/c")
@@ -168,7 +168,7 @@ func TestAnEditOfAnOlderServiceTakesNoPathFromWhoIsServed(t *testing.T) {
 				more.Name, more.Methods = "more", []meshv1alpha1.ExactMethod{"t.S/M1"}
 				old.Spec.Expose[0].Methods = []meshv1alpha1.ExactMethod{"t.S/M0"}
 				old.Spec.Expose = append(old.Spec.Expose, more)
-			}, map[string]string{"/v1/b": "old/api", "/v1/c": "old/more"}, "GET /v1/c at MeshGateway edge/public with shop.example.com belongs to expose more of MeshService pay/old"},
+			}, map[string]string{"/v1/a/{id}": "young/api", "/v1/b": "old/api", "/v1/c": "young/api"}, "GET /v1/c at MeshGateway edge/public with shop.example.com belongs to expose api of MeshService pay/young"},
 			{"the younger leaves it", func(e *edge) { e.publish("young", "/v1/a/{id}") }, map[string]string{"/v1/a/{id}": "young/api", "/v1/b": "old/api", "/v1/c": "old/more"}, ""},
 		},
 		"or at another gateway": {
