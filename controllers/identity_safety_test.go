@@ -234,8 +234,9 @@ var _ = Describe("what nobody asked to delete", Ordered, func() {
 		registered(object, "True Registered")
 		kept(before, svids)
 		By("which makes the alias again that somebody deletes")
-		_, err := server.Entries.BatchDeleteEntry(ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{aliasID(old)}})
+		answer, err := server.Entries.BatchDeleteEntry(ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{aliasID(old)}})
 		Expect(err).NotTo(HaveOccurred())
+		Expect(answer.Results[0].Status.Message).To(Equal("OK"))
 		Eventually(entries).Should(HaveKey(aliasID(old)))
 	})
 

@@ -35,8 +35,8 @@ type ServerAPI interface {
 // Options are what a registry may be told. The zero value is good.
 type Options struct {
 	// AuditInterval is within how long a change by somebody else is noticed; DefaultAuditInterval where it is zero. Where
-	// the server has more than 14 pages of entries, whoever they belong to, it takes longer: a thirtieth of the interval
-	// for each page, and at worst twice that.
+	// the server has more than 13 pages of entries, whoever they belong to, it takes longer: a twenty-eighth of the interval
+	// for each page, and for the bundles, and at worst twice that.
 	AuditInterval time.Duration
 	Clock         clock.Clock
 	Logger        logr.Logger
