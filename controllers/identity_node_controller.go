@@ -40,10 +40,9 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 	if !r.SPIRE.State().Answers() {
 		return ctrl.Result{}, nil // the registry wakes every node when it has read SPIRE's entries, or SPIRE is back
 	}
-	nodes := &metav1.PartialObjectMetadataList{}
-	nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
-	if err := r.Client.List(ctx, nodes, client.MatchingFields{byUID: string(uid)}); err != nil {
-		return ctrl.Result{}, fmt.Errorf("find the Node with UID %s: %w", uid, err)
+	nodes, err := nodesWith(ctx, r.Client, uid)
+	if err != nil {
+		return ctrl.Result{}, err
 	}
 	held := r.SPIRE.Of(owner)
 	var after time.Duration
@@ -92,6 +91,16 @@ func (r *NodeReconciler) Reconcile(ctx context.Context, uid types.UID) (ctrl.Res
 		return ctrl.Result{}, fmt.Errorf("register the alias of the Node with UID %s: %s", uid, why)
 	}
 	return result, nil
+}
+
+// nodesWith is the Node with a UID, where the API server shows it.
+func nodesWith(ctx context.Context, reader client.Reader, uid types.UID) (*metav1.PartialObjectMetadataList, error) {
+	nodes := &metav1.PartialObjectMetadataList{}
+	nodes.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
+	if err := reader.List(ctx, nodes, client.MatchingFields{byUID: string(uid)}); err != nil {
+		return nil, fmt.Errorf("find the Node with UID %s: %w", uid, err)
+	}
+	return nodes, nil
 }
 
 // attested is how long it is until the agent of the Node with a name is not known by an earlier UID any more; zero where there is

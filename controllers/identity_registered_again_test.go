@@ -12,6 +12,7 @@ import (
 
 	meshv1alpha1 "github.com/jia-app/paymesh/api/v1alpha1"
 	"github.com/jia-app/paymesh/internal/mesh"
+	"github.com/jia-app/paymesh/internal/spire"
 )
 
 var _ = Describe("a Node that is deleted and registered again under its pods", func() {
@@ -91,6 +92,22 @@ var _ = Describe("a Node that is deleted and registered again under its pods", f
 		r.clock.Step(grace)
 		r.reconcile(key)
 		Expect(r.entries()).To(HaveKey(entryID(object, old)))
+	})
+
+	It("leaves an alias that somebody deleted to its Node, where the API server shows that: it has the name", func() {
+		other := node()
+		left := pod(ns, "pay", other.Name)
+		r.reconcile(key, other, left)
+		gone(left)
+		r.reconcile(key, left)
+		_, err := r.spire.Entries.BatchDeleteEntry(r.ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{aliasID(other)}})
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(func() []spire.Held { return r.registry.Of(spire.Owner{Kind: spire.OwnerNode, NodeUID: other.UID}) }).Should(BeEmpty())
+		r.reconcile(key)
+		Expect(r.entries()).NotTo(HaveKey(aliasID(other)))
+		Expect(r.nodes.Reconcile(r.ctx, other.UID)).To(Equal(ctrl.Result{}))
+		r.reconcile(key)
+		Expect(r.entries()[aliasID(other)].GetHint()).To(Equal(other.Name))
 	})
 
 	It("keeps the alias of the old one for who comes, where nothing hangs on it", func() {

@@ -113,13 +113,14 @@ func (r *ServiceIdentityReconciler) observe(ctx context.Context, object *meshv1a
 	if err := r.observePods(ctx, object, &objects); err != nil {
 		return objects, err
 	}
-	objects.EarlierNodes = r.earlierNodes(mesh.KeyOf(object), objects.Nodes)
-	return objects, nil
+	var err error
+	objects.EarlierNodes, err = r.earlierNodes(ctx, mesh.KeyOf(object), objects.Nodes)
+	return objects, err
 }
 
 // earlierNodes are those by whose UIDs SPIRE may know the agents of nodes that were registered within the lifetime of an
 // agent's SVID: by the name that their alias has, and where somebody has taken that away, what hangs on it is kept all the same.
-func (r *ServiceIdentityReconciler) earlierNodes(key types.NamespacedName, nodes []metav1.PartialObjectMetadata) (earlier []mesh.EarlierNode) {
+func (r *ServiceIdentityReconciler) earlierNodes(ctx context.Context, key types.NamespacedName, nodes []metav1.PartialObjectMetadata) (earlier []mesh.EarlierNode, _ error) {
 	shown, last := sets.New[types.UID](), metav1.Time{}
 	for i := range nodes {
 		shown.Insert(nodes[i].UID)
@@ -140,7 +141,7 @@ func (r *ServiceIdentityReconciler) earlierNodes(key types.NamespacedName, nodes
 		}
 	}
 	if last.IsZero() {
-		return nil
+		return nil, nil
 	}
 	for _, held := range r.SPIRE.Of(identityOwner(key)) {
 		uid := types.UID(spire.NodeOf(held.ID))
@@ -153,12 +154,16 @@ func (r *ServiceIdentityReconciler) earlierNodes(key types.NamespacedName, nodes
 				continue
 			}
 			until = metav1.NewTime(time.Unix(aliases[0].CreatedAt, 0).Add(r.AgentTTL)) // since it was made again
+		} else if there, err := nodesWith(ctx, r.Client, uid); err != nil {
+			return nil, err
+		} else if len(there.Items) > 0 {
+			continue // its alias has a name, and comes with the next look at the node
 		}
 		if until.After(now) {
 			earlier = append(earlier, mesh.EarlierNode{Identity: key, UID: uid, Until: until})
 		}
 	}
-	return earlier
+	return earlier, nil
 }
 
 // attestedBy is until when the agent of a Node may be known by each of the UIDs that Nodes of its name had before: it attests
