@@ -35,7 +35,7 @@ type Objects struct {
 	Bundles []string `json:"bundles,omitempty"`
 	// KubeServices are those of Kubernetes in the namespace of an identity that is to be named after them.
 	KubeServices []corev1.Service `json:"kubeServices,omitempty"`
-	// NamedAfter are Services that identities keep their names of for now, whether or not they select a pod still.
+	// NamedAfter are Services that identities keep their names of until a grace time ends, whether or not they select a pod still.
 	NamedAfter []ServiceName `json:"namedAfter,omitempty"`
 	// EarlierNodes are Nodes that were there before those of identities: agents may be known by their UIDs still.
 	EarlierNodes []EarlierNode `json:"earlierNodes,omitempty"`

@@ -57,8 +57,8 @@ func (b *builder) claimants() map[string][]*meshv1alpha1.ServiceIdentity {
 }
 
 // keeps reports whether an identity keeps a path though nothing that can be read grants it: where a part of its namespace's
-// grant cannot be read and may have meant the path, it is not known that somebody took it back. Nothing but the status tells an accepted identity from
-// one whose entries have not gone yet; where it does not say, there was no time since to take anything back.
+// grant cannot be read and may have meant the path, it is not known that somebody took it back. Nothing but the status tells an
+// accepted identity from one whose entries have not gone yet; where it does not say, there was no time since to take anything back.
 func (b *builder) keeps(object *meshv1alpha1.ServiceIdentity, problem Problem, granted grant) bool {
 	if path, err := b.Cluster.Path(object); err != nil || problem.Reason != meshv1alpha1.ReasonPathNotGranted || !granted.mayCover(path) {
 		return false

@@ -48,7 +48,7 @@ type Identity struct {
 	DNSNames    []string        `json:"dnsNames,omitempty"`
 	// UnnamedServices are the Services that the identity is not named after since there are too many.
 	UnnamedServices []string `json:"unnamedServices,omitempty"`
-	// LingeringServices are those that select no pod of the identity any more, and that it is named after for now all the same.
+	// LingeringServices are those that select no pod of the identity any more, and that it is named after until a grace time ends.
 	LingeringServices []string `json:"lingeringServices,omitempty"`
 	Hint              string   `json:"hint,omitempty"`
 	// FederatesWith are the trust domains whose bundles the pods get, and MissingBundles those that they want and of which
